@@ -1,0 +1,81 @@
+"""``xybridd config``: what is set, where it comes from, whether a file is sound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from xybridd import config as configuration
+from xybridd.cli.output import console, json_option, print_json
+from xybridd.paths import config_files
+
+_file_option = click.option("--config", "name", metavar="FILE", help="This file instead of the usual ones.")
+
+
+@click.group()
+def config() -> None:
+    """Look at the configuration. No file is needed: everything has a default."""
+
+
+@config.command()
+@_file_option
+@json_option
+def show(name: str | None, *, as_json: bool) -> None:
+    """Every key with its value, what it means and its default."""
+    loaded = configuration.load(name)
+    _warn(loaded)
+    keys = configuration.keys(loaded.config)
+    if as_json:
+        print_json({key.name: key.value for key in keys})
+        return
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("key", "value", "meaning"):
+        table.add_column(title, overflow="fold")
+    for key in keys:
+        changed = key.value != key.default
+        value = _shown(key.value)
+        meaning = f"{key.meaning} [dim](default {_shown(key.default)})[/]" if changed else key.meaning
+        table.add_row(key.name, f"[bold]{value}[/]" if changed else value, meaning)
+    out = console()
+    out.print(table)
+    out.print(f"[dim]from {loaded.path or 'the defaults: there is no config file'}[/]")
+
+
+@config.command()
+@_file_option
+@json_option
+def path(name: str | None, *, as_json: bool) -> None:
+    """Where a config file is looked for; the first that exists counts."""
+    files = [{"path": str(file), "exists": file.exists()} for file in config_files(name)]
+    if as_json:
+        print_json(files)
+        return
+    for file in files:
+        click.echo(f"{file['path']}{'' if file['exists'] else '  (not there)'}")
+
+
+@config.command()
+@_file_option
+@json_option
+def check(name: str | None, *, as_json: bool) -> None:
+    """Say whether the config file can be used: exit code 0, or 5 and what is wrong with it."""
+    loaded = configuration.load(name)
+    if as_json:
+        print_json({"path": loaded.path, "warnings": loaded.warnings})
+        return
+    _warn(loaded)
+    click.echo(f"{loaded.path} is sound" if loaded.path else "there is no config file; the defaults hold")
+
+
+def _warn(loaded: configuration.Loaded) -> None:
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,g}" if isinstance(value, float) else str(value)

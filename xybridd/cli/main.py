@@ -1,0 +1,92 @@
+"""The root of the command line: its groups, and what an error becomes.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not running, 4 not permitted, 5 config invalid, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from xybridd import __version__
+from xybridd.errors import ConfigError, DaemonUnreachable, PermissionDenied, XybriddError
+
+FAILED = 1
+NOT_RUNNING = 3
+NOT_PERMITTED = 4
+BAD_CONFIG = 5
+INTERRUPTED = 130
+
+#: Command, its module in this package, and what it is for. Modules are imported when their command is used.
+_COMMANDS = {
+    "run": "Run the daemon in the foreground.",
+    "status": "Is the daemon well, and what is it doing?",
+    "sessions": "Look at what was recorded.",
+    "record": "Record from a shell.",
+    "config": "Look at the configuration.",
+}
+
+
+class _Late(click.Group):
+    """Imports a command's module only when that command is used, so that each starts fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(import_module(f"xybridd.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)  # noqa: S101
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Late, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", prog_name="xybridd", message="%(prog)s %(version)s")
+def cli() -> None:
+    """On-device telemetry: apps record inferences, the daemon keeps them, you look at them.
+
+    \b
+    Start the daemon:      xybridd run
+    Record from a shell:   xybridd record inference whisper-tiny 1.0 212
+    Look at it:            xybridd sessions show
+    """
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    sys.exit(_run(arguments))
+
+
+#: What an error means for the exit code; the first that fits. `{error}` is its own sentence.
+_ERRORS: tuple[tuple[type[XybriddError], int, str], ...] = (
+    (DaemonUnreachable, NOT_RUNNING, "no daemon answers ({error}); start one with: xybridd run"),
+    (PermissionDenied, NOT_PERMITTED, "not permitted: {error}"),
+    (ConfigError, BAD_CONFIG, "{error}"),
+    (XybriddError, FAILED, "{error}"),
+)
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        result: Any = cli.main(arguments, prog_name="xybridd", standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) left. Python would complain again while closing standard output.
+        sys.stderr.close()
+        return FAILED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except XybriddError as error:
+        code, sentence = next((code, text) for kind, code, text in _ERRORS if isinstance(error, kind))
+        click.echo(f"xybridd: {sentence.format(error=error)}", err=True)
+        return code
+    return result if isinstance(result, int) else 0

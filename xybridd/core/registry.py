@@ -1,0 +1,252 @@
+"""Which session a record goes to, whether a batch is new, and when a session ends by itself.
+
+A connection may have said who it is (`Identity`); it has a current session or none.
+
+- A *bound* session belongs to a producer. It lives while a connection is attached to it, and 30 s longer.
+- An *unbound* one (implicit, or started without ``hello``) ends when nothing was recorded for 30 min.
+- Any session is followed by a successor after 24 h, and its producer goes on in that without noticing.
+
+What ends a session, whether a record may still come, and what the answer to it is:
+
+    end_reason         who ends it                               late records
+    ended              the app, by session.end                   session_ended
+    reset              the app, by session.reset                 session_ended
+    client_lost        the last connection broke 30 s ago        taken, a new revision
+    idle               nothing recorded for 30 min               taken, a new revision
+    device_restarted   found open under another boot id          taken, a new revision
+    rollover           it is 24 h old                            go to its successor
+
+Times here are seconds on the monotonic clock, passed in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from xybridd.core.changes import ProducerImage
+
+if TYPE_CHECKING:
+    from xybridd.core.changes import Changes
+    from xybridd.core.session import Session
+
+EndReason = Literal["ended", "reset", "client_lost", "idle", "rollover", "device_restarted"]
+
+#: Reasons that an app gave: it knows that nothing comes any more.
+FINAL_REASONS: frozenset[str] = frozenset({"ended", "reset"})
+
+
+class Lifetimes(msgspec.Struct, frozen=True):
+    """Seconds until a session ends by itself."""
+
+    lost_after_s: float = 30.0
+    idle_timeout_s: float = 1800.0
+    rollover_s: float = 86_400.0
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who is at the other end: the user id by the kernel's word, the rest by its own."""
+
+    uid: int
+    app: str
+    client_id: str | None = None
+    app_version: str = ""
+    sdk_version: str = ""
+
+
+class Producer:
+    """One client instance and where its batches stand.
+
+    ``applied_seq`` runs ahead of ``durable_seq`` while a commit is under way.
+    """
+
+    __slots__ = ("app", "applied_seq", "client_id", "connections", "durable_seq", "heard_at_ms", "uid")
+
+    def __init__(self, uid: int, client_id: str, app: str, last_seq: int = 0) -> None:
+        self.uid = uid
+        self.client_id = client_id
+        self.app = app
+        self.applied_seq = last_seq
+        self.durable_seq = last_seq
+        self.heard_at_ms = 0
+        self.connections = 0
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.uid, self.client_id
+
+    def gap_before(self, seq: int) -> int | None:
+        """How many batches are missing before `seq`; None when `seq` was applied already."""
+        return None if seq <= self.applied_seq else seq - self.applied_seq - 1
+
+    def apply(self, seq: int, now_ms: int) -> None:
+        self.applied_seq = seq
+        self.heard_at_ms = now_ms
+
+    def image(self) -> ProducerImage:
+        return ProducerImage(self.uid, self.client_id, self.app, self.applied_seq, self.heard_at_ms)
+
+
+class Tracked:
+    """A session in memory, and who is attached to it."""
+
+    __slots__ = ("attached", "heard_at_s", "lonely_since_s", "session", "started_s")
+
+    def __init__(self, session: Session, now_s: float, started_s: float) -> None:
+        self.session = session
+        self.attached: set[int] = set()
+        self.heard_at_s = now_s
+        self.started_s = started_s
+        # A bound session that nobody is attached to yet has as long as one that lost its producer.
+        self.lonely_since_s: float | None = now_s
+
+    @property
+    def bound(self) -> bool:
+        return self.session.head.client_id is not None
+
+    def due(self, now_s: float, lifetimes: Lifetimes) -> EndReason | None:
+        """Why the session ends now, if it does."""
+        if not self.session.active:
+            return None
+        if self.bound:
+            lonely = self.lonely_since_s
+            if lonely is not None and now_s - lonely >= lifetimes.lost_after_s:
+                return "client_lost"
+        elif now_s - self.heard_at_s >= lifetimes.idle_timeout_s:
+            return "idle"
+        if now_s - self.started_s >= lifetimes.rollover_s:
+            return "rollover"
+        return None
+
+
+class Registry:
+    """The sessions and producers in memory: every active one, and a few that have ended or gone."""
+
+    #: So many ended sessions and departed producers are kept at hand; the rest is on disk.
+    KEPT = 64
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, Tracked] = {}
+        self.producers: dict[tuple[int, str], Producer] = {}
+        self.implicit: dict[tuple[int, str], str] = {}
+        self.changed_sessions: dict[str, Session] = {}
+        self.changed_producers: dict[tuple[int, str], Producer] = {}
+        self._being_written: set[str] = set()
+
+    # What the next commit writes
+
+    def note(self, session: Session, producer: Producer | None = None) -> None:
+        """Something of the session, or of the producer, is to be written."""
+        self.changed_sessions[session.session_id] = session
+        if producer is not None:
+            self.changed_producers[producer.key] = producer
+
+    def take_changes(self, into: Changes) -> list[Producer]:
+        """Put everything noted into `into`, as values; the producers among it."""
+        for session in self.changed_sessions.values():
+            session.take_changes(into)
+        self._being_written.update(self.changed_sessions)
+        producers = list(self.changed_producers.values())
+        into.producers.extend(producer.image() for producer in producers)
+        self.changed_sessions, self.changed_producers = {}, {}
+        return producers
+
+    def settle(self) -> None:
+        """What was taken is on disk."""
+        self._being_written.clear()
+
+    def note_all(self) -> None:
+        """The file is gone: everything in memory is to be written again."""
+        for tracked in self.sessions.values():
+            tracked.session.change_all()
+            self.note(tracked.session)
+        self.changed_producers.update(self.producers)
+
+    # Sessions
+
+    def track(self, session: Session, now_s: float, started_s: float | None = None) -> Tracked:
+        tracked = Tracked(session, now_s, now_s if started_s is None else started_s)
+        self.sessions[session.session_id] = tracked
+        head = session.head
+        if head.implicit and session.active:
+            self.implicit[head.uid, head.app] = head.session_id
+        return tracked
+
+    def active_count(self) -> int:
+        return sum(tracked.session.active for tracked in self.sessions.values())
+
+    def implicit_of(self, identity: Identity) -> Tracked | None:
+        """The active implicit session of a user id and app."""
+        session_id = self.implicit.get((identity.uid, identity.app))
+        return self.sessions.get(session_id) if session_id is not None else None
+
+    def bound_to(self, producer: tuple[int, str]) -> list[Tracked]:
+        """The active sessions of a producer, in the order of their starts."""
+        return [
+            tracked
+            for tracked in self.sessions.values()
+            if tracked.session.active and (tracked.session.head.uid, tracked.session.head.client_id) == producer
+        ]
+
+    def attach(self, tracked: Tracked, connection_id: int) -> None:
+        tracked.attached.add(connection_id)
+        tracked.lonely_since_s = None
+
+    def detach(self, connection_id: int, now_s: float) -> list[Tracked]:
+        """Take a connection off every session; those bound ones that have none left now."""
+        lonely = []
+        for tracked in self.sessions.values():
+            if connection_id in tracked.attached:
+                tracked.attached.discard(connection_id)
+                if not tracked.attached and tracked.bound and tracked.session.active:
+                    tracked.lonely_since_s = now_s
+                    lonely.append(tracked)
+        return lonely
+
+    def end(self, tracked: Tracked, reason: EndReason, at_ms: int, successor: str | None = None) -> None:
+        head = tracked.session.head
+        tracked.session.end(reason, at_ms, successor)
+        self.note(tracked.session)
+        if head.implicit and self.implicit.get((head.uid, head.app)) == head.session_id:
+            del self.implicit[head.uid, head.app]
+
+    def due(self, now_s: float, lifetimes: Lifetimes) -> list[tuple[Tracked, EndReason]]:
+        return [
+            (tracked, reason)
+            for tracked in self.sessions.values()
+            if (reason := tracked.due(now_s, lifetimes)) is not None
+        ]
+
+    def next_loss_in_s(self, now_s: float, lifetimes: Lifetimes) -> float | None:
+        """Seconds until the first session that lost its producer ends; None when none has lost it."""
+        waits = [
+            tracked.lonely_since_s + lifetimes.lost_after_s - now_s
+            for tracked in self.sessions.values()
+            if tracked.bound and tracked.session.active and tracked.lonely_since_s is not None
+        ]
+        return max(0.0, min(waits)) if waits else None
+
+    # Memory
+
+    def trim(self) -> None:
+        """Let go of ended sessions and departed producers that are on disk, but for the latest few."""
+        resting = [
+            session_id
+            for session_id, tracked in self.sessions.items()
+            if not (
+                tracked.session.active
+                or tracked.attached
+                or session_id in self.changed_sessions
+                or session_id in self._being_written
+            )
+        ]
+        for session_id in resting[: -self.KEPT]:
+            del self.sessions[session_id]
+        departed = [
+            key
+            for key, producer in self.producers.items()
+            if not producer.connections and producer.applied_seq == producer.durable_seq
+        ]
+        for key in departed[: -self.KEPT]:
+            del self.producers[key]

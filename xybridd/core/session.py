@@ -1,0 +1,327 @@
+"""The aggregate: what was recorded in one session, by model and by error.
+
+Counting follows the reference to the letter: averages are integer quotients, a model's key is ``id@version``, equal
+messages of one category are one error. Where it leaves something to chance:
+
+- The list of models is in the order of first use.
+- An error that names a model and a version counts on exactly that entry, and makes it if it is new. Without a
+  version it counts on the entry of that model called last; if there is none, only the summary has it.
+- Past `SessionLimits` counts go to an entry named ``other``, so that the totals stay whole and memory bounded.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from xybridd.core.category import ErrorCategory, categorize, category_named
+from xybridd.core.changes import Changes, ErrorImage, ModelImage, SessionHead
+from xybridd.core.histogram import Histogram
+from xybridd.core.redaction import MAX_MESSAGE_BYTES, redact
+from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
+from xybridd.protocol.records import ErrorRecord, InferenceRecord, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+OTHER = "other"
+
+
+class SessionLimits(msgspec.Struct, frozen=True):
+    """How many distinct models and errors a session keeps apart."""
+
+    max_models: int = 1000
+    max_errors: int = 200
+
+
+class ModelEntry:
+    """One model at one version. ``touched`` orders entries by their last use within the session."""
+
+    __slots__ = (
+        "call_count", "error_count", "inbox", "last_called_ms", "latency", "model_id", "position", "stats",
+        "total_latency_ms", "touched", "version",
+    )  # fmt: skip
+
+    def __init__(self, position: int, model_id: str, version: str) -> None:
+        self.position = position
+        self.model_id = model_id
+        self.version = version
+        self.call_count = 0
+        self.total_latency_ms = 0
+        self.error_count = 0
+        self.last_called_ms = 0
+        self.touched = 0
+        self.latency = Histogram()
+        self.stats = StatsTotals()
+        self.inbox: list[InferenceRecord] = []
+
+    @property
+    def avg_latency_ms(self) -> int:
+        return self.total_latency_ms // self.call_count if self.call_count else 0
+
+    def count_inbox(self, now_ms: int) -> int:
+        """Count what waits in the inbox, all at once; the sum of the whole milliseconds that it added.
+
+        A latency with a fraction adds to the integer totals rounded half up, and to the histogram as it is.
+        """
+        calls, self.inbox = self.inbox, []
+        latencies = [call.latency_ms for call in calls]
+        added = sum([(whole := int(value)) + (value - whole >= 0.5) for value in latencies])
+        self.call_count += len(calls)
+        self.total_latency_ms = min(self.total_latency_ms + added, LARGEST_COUNTER)
+        latest = max([now_ms if call.timestamp_ms is None else call.timestamp_ms for call in calls])
+        self.last_called_ms = max(self.last_called_ms, latest)
+        self.latency.extend(latencies)
+        for call in calls:
+            if call.stats is not None:
+                self.stats.add(call.stats)
+        return added
+
+    def image(self, session_id: str) -> ModelImage:
+        return ModelImage(
+            session_id, self.position, self.model_id, self.version, self.call_count, self.total_latency_ms,
+            self.error_count, self.last_called_ms, self.touched, self.latency.to_bytes(), self.stats.to_bytes(),
+        )  # fmt: skip
+
+
+class ErrorEntry:
+    __slots__ = ("category", "count", "first_seen_ms", "last_seen_ms", "message", "model_id", "position")
+
+    def __init__(self, position: int, category: ErrorCategory, message: str, model_id: str | None, at_ms: int) -> None:
+        self.position = position
+        self.category = category
+        self.message = message
+        self.model_id = model_id
+        self.count = 0
+        self.first_seen_ms = at_ms
+        self.last_seen_ms = at_ms
+
+    def image(self, session_id: str) -> ErrorImage:
+        return ErrorImage(
+            session_id, self.position, self.category.value, self.message, self.count, self.first_seen_ms,
+            self.last_seen_ms, self.model_id,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def _judge_short(message: str) -> tuple[ErrorCategory, str]:
+    return categorize(message), redact(message)
+
+
+def judge_error(message: str) -> tuple[ErrorCategory, str]:
+    """The category, taken from the whole message, and the message as it may be kept."""
+    if len(message) <= MAX_MESSAGE_BYTES:
+        return _judge_short(message)
+    return categorize(message), redact(message)
+
+
+def _next_position(entries: Collection[ModelEntry] | Collection[ErrorEntry]) -> int:
+    """One past the last: where a salvaged database lost rows, the positions have gaps."""
+    return max((entry.position for entry in entries), default=-1) + 1
+
+
+class Session:
+    """Counts records; says, when asked, what changed since it was asked last."""
+
+    __slots__ = (
+        "_by_call", "_changed_errors", "_changed_models", "_errors_by_text", "_head_changed", "_limits", "_models_of",
+        "_touched", "error_count", "errors", "head", "models", "total_inferences", "total_latency_ms",
+    )  # fmt: skip
+
+    def __init__(self, head: SessionHead, limits: SessionLimits) -> None:
+        self.head = head
+        self._limits = limits
+        self.total_inferences = 0
+        self.total_latency_ms = 0
+        self.error_count = 0
+        self.models: dict[str, ModelEntry] = {}
+        self.errors: list[ErrorEntry] = []
+        # Shortcuts into the two above: by exactly what a call said, by model, by exactly what an error said.
+        self._by_call: dict[tuple[str, str], ModelEntry] = {}
+        self._models_of: dict[str, list[ModelEntry]] = {}
+        self._errors_by_text: dict[tuple[ErrorCategory, str], ErrorEntry] = {}
+        self._touched = 0
+        self._head_changed = True
+        self._changed_models: set[ModelEntry] = set()
+        self._changed_errors: set[ErrorEntry] = set()
+
+    @classmethod
+    def restored(
+        cls,
+        head: SessionHead,
+        limits: SessionLimits,
+        models: Sequence[ModelImage],
+        errors: Sequence[ErrorImage],
+    ) -> Session:
+        """A session as it was written; the totals are the sums of its entries."""
+        self = cls(head, limits)
+        self._head_changed = False
+        for image in models:
+            entry = self._add_model(image.model_id, image.version)
+            entry.position = image.position
+            entry.call_count = image.call_count
+            entry.total_latency_ms = image.total_latency_ms
+            entry.error_count = image.error_count
+            entry.last_called_ms = image.last_called_ms
+            entry.touched = image.touched
+            entry.latency = Histogram.from_bytes(image.latency)
+            entry.stats = StatsTotals.from_bytes(image.stats)
+            self.total_inferences += image.call_count
+            self.total_latency_ms += image.total_latency_ms
+            self._touched = max(self._touched, image.touched)
+        for found in errors:
+            error = self._add_error(ErrorCategory(found.category), found.message, found.model_id, found.first_seen_ms)
+            error.position = found.position
+            error.count = found.count
+            error.last_seen_ms = found.last_seen_ms
+            self.error_count += found.count
+        self._changed_models.clear()
+        self._changed_errors.clear()
+        return self
+
+    # What is asked of it
+
+    @property
+    def session_id(self) -> str:
+        return self.head.session_id
+
+    @property
+    def active(self) -> bool:
+        return self.head.ended_at_ms is None
+
+    @property
+    def avg_latency_ms(self) -> int:
+        return self.total_latency_ms // self.total_inferences if self.total_inferences else 0
+
+    @property
+    def record_count(self) -> int:
+        return self.total_inferences + self.error_count
+
+    def last_heard_at_ms(self) -> int:
+        """The newest time that anything in it carries; its start when it is empty."""
+        times = [entry.last_called_ms for entry in self.models.values()]
+        times += [error.last_seen_ms for error in self.errors]
+        return max(times, default=self.head.started_at_ms)
+
+    # What happens to it
+
+    def apply(self, records: Iterable[Record], now_ms: int) -> None:
+        """Count the records, in their order. ``now_ms`` is the time of those that carry none."""
+        calling: list[ModelEntry] = []
+        by_call, touched = self._by_call, self._touched
+        for record in records:
+            touched += 1
+            if isinstance(record, InferenceRecord):
+                entry = by_call.get((record.model_id, record.version))
+                if entry is None:
+                    entry = self._called(record)
+                entry.touched = touched
+                if not entry.inbox:
+                    calling.append(entry)
+                entry.inbox.append(record)
+            else:
+                self._count_error(record, now_ms, touched)
+        self._touched = touched
+        for entry in calling:
+            self.total_inferences += len(entry.inbox)
+            self.total_latency_ms = min(self.total_latency_ms + entry.count_inbox(now_ms), LARGEST_COUNTER)
+        self._changed_models.update(calling)
+        if not self.active:
+            # A late batch of a session that ended by itself: the export that was made is out of date.
+            self.head.revision += 1
+            self._head_changed = True
+
+    def end(self, reason: str, at_ms: int, successor: str | None = None) -> None:
+        """Ends it; ``at_ms`` is never before its start. Ending is the first export: revision 1 or the next."""
+        self.head.ended_at_ms = max(at_ms, self.head.started_at_ms)
+        self.head.end_reason = reason
+        self.head.successor = successor
+        self.head.revision += 1
+        self._head_changed = True
+
+    def take_changes(self, into: Changes) -> None:
+        """Put what changed since the last time into `into`, as values."""
+        session_id = self.session_id
+        if self._head_changed:
+            into.heads.append(msgspec.structs.replace(self.head, models_used=list(self.head.models_used)))
+            self._head_changed = False
+        into.models.extend(entry.image(session_id) for entry in self._changed_models)
+        into.errors.extend(error.image(session_id) for error in self._changed_errors)
+        self._changed_models = set()
+        self._changed_errors = set()
+
+    def change_all(self) -> None:
+        """Everything is to be written again: the file it stood in is gone."""
+        self._head_changed = True
+        self._changed_models.update(self.models.values())
+        self._changed_errors.update(self.errors)
+
+    # How it counts
+
+    def _called(self, record: InferenceRecord) -> ModelEntry:
+        """The entry of a call that was not seen before; notes that the model was used."""
+        entry = self._entry(record.model_id, record.version)
+        known = entry.model_id != OTHER or record.model_id == OTHER
+        used = record.model_id if known else OTHER
+        if used not in self.head.models_used:
+            self.head.models_used.append(used)
+            self._head_changed = True
+        if known:
+            self._by_call[record.model_id, record.version] = entry
+        return entry
+
+    def _entry(self, model_id: str, version: str) -> ModelEntry:
+        entry = self.models.get(f"{model_id}@{version}")
+        if entry is not None:
+            return entry
+        if len(self.models) >= self._limits.max_models:
+            return self.models.get(f"{OTHER}@") or self._add_model(OTHER, "")
+        return self._add_model(model_id, version)
+
+    def _add_model(self, model_id: str, version: str) -> ModelEntry:
+        entry = ModelEntry(_next_position(self.models.values()), model_id, version)
+        self.models[f"{model_id}@{version}"] = entry
+        self._models_of.setdefault(model_id, []).append(entry)
+        self._changed_models.add(entry)
+        return entry
+
+    def _count_error(self, record: ErrorRecord, now_ms: int, touched: int) -> None:
+        category, message = judge_error(record.error)
+        if record.category is not None:
+            category = category_named(record.category)
+        at_ms = now_ms if record.timestamp_ms is None else record.timestamp_ms
+        error = self._errors_by_text.get((category, message))
+        if error is None:
+            error = self._new_error(category, message, record.model_id, at_ms)
+        error.count += 1
+        error.first_seen_ms = min(error.first_seen_ms, at_ms)
+        error.last_seen_ms = max(error.last_seen_ms, at_ms)
+        self.error_count += 1
+        self._changed_errors.add(error)
+        if (entry := self._failing(record)) is not None:
+            entry.error_count += 1
+            entry.last_called_ms = max(entry.last_called_ms, at_ms)
+            entry.touched = touched
+            self._changed_models.add(entry)
+
+    def _failing(self, record: ErrorRecord) -> ModelEntry | None:
+        if record.model_id is None:
+            return None
+        if record.version is not None:
+            return self._entry(record.model_id, record.version)
+        entries = self._models_of.get(record.model_id)
+        return max(entries, key=lambda entry: entry.touched) if entries else None
+
+    def _new_error(self, category: ErrorCategory, message: str, model_id: str | None, at_ms: int) -> ErrorEntry:
+        if len(self.errors) < self._limits.max_errors:
+            return self._add_error(category, message, model_id, at_ms)
+        other = self._errors_by_text.get((ErrorCategory.UNKNOWN, OTHER))
+        return other or self._add_error(ErrorCategory.UNKNOWN, OTHER, None, at_ms)
+
+    def _add_error(self, category: ErrorCategory, message: str, model_id: str | None, at_ms: int) -> ErrorEntry:
+        error = ErrorEntry(_next_position(self.errors), category, message, model_id, at_ms)
+        self.errors.append(error)
+        self._errors_by_text[category, message] = error
+        return error

@@ -1,0 +1,136 @@
+"""What producers may say beside the latency of an inference, summed up per model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from xybridd.core.histogram import Histogram
+
+if TYPE_CHECKING:
+    from xybridd.protocol.records import InferenceStats
+
+#: Sums stop here: SQLite's largest integer. The reference's u64 would wrap in a release build.
+LARGEST_COUNTER = 2**63 - 1
+
+
+class Rate(msgspec.Struct):
+    """Count, sum and extremes of a rate; the mean is their quotient."""
+
+    count: int = 0
+    total: float = 0.0
+    min: float = 0.0
+    max: float = 0.0
+
+    def add(self, value: float) -> None:
+        if self.count == 0 or value < self.min:
+            self.min = value
+        if self.count == 0 or value > self.max:
+            self.max = value
+        self.count += 1
+        self.total += value
+
+    def merge(self, other: Rate) -> None:
+        if other.count == 0:
+            return
+        self.min = min(self.min, other.min) if self.count else other.min
+        self.max = max(self.max, other.max) if self.count else other.max
+        self.count += other.count
+        self.total += other.total
+
+
+class Amount(msgspec.Struct):
+    """How often something was said, its sum and its largest."""
+
+    count: int = 0
+    total: int = 0
+    max: int = 0
+
+    def add(self, value: int) -> None:
+        self.count += 1
+        self.total = min(self.total + value, LARGEST_COUNTER)
+        self.max = max(self.max, value)
+
+    def merge(self, other: Amount) -> None:
+        self.count += other.count
+        self.total = min(self.total + other.total, LARGEST_COUNTER)
+        self.max = max(self.max, other.max)
+
+
+_RATES = ("tokens_per_second", "samples_per_second")
+_AMOUNTS = ("memory_peak_mb", "input_tokens", "output_tokens")
+_NAMES = ("execution_target", "hardware_used")
+
+
+class StatsTotals:
+    """The `InferenceStats` of many inferences of one model."""
+
+    __slots__ = ("amounts", "names", "rates", "time_to_first_token_ms")
+
+    def __init__(self) -> None:
+        self.rates: dict[str, Rate] = {}
+        self.amounts: dict[str, Amount] = {}
+        self.names: dict[str, dict[str, int]] = {}
+        self.time_to_first_token_ms = Histogram()
+
+    def add(self, stats: InferenceStats) -> None:
+        for field in _RATES:
+            if (rate := getattr(stats, field)) is not None:
+                self.rates.setdefault(field, Rate()).add(rate)
+        for field in _AMOUNTS:
+            if (amount := getattr(stats, field)) is not None:
+                self.amounts.setdefault(field, Amount()).add(amount)
+        for field in _NAMES:
+            if (name := getattr(stats, field)) is not None:
+                counts = self.names.setdefault(field, {})
+                counts[name] = counts.get(name, 0) + 1
+        if stats.time_to_first_token_ms is not None:
+            self.time_to_first_token_ms.add(stats.time_to_first_token_ms)
+
+    def merge(self, other: StatsTotals) -> None:
+        for field, rate in other.rates.items():
+            self.rates.setdefault(field, Rate()).merge(rate)
+        for field, amount in other.amounts.items():
+            self.amounts.setdefault(field, Amount()).merge(amount)
+        for field, names in other.names.items():
+            counts = self.names.setdefault(field, {})
+            for name, count in names.items():
+                counts[name] = counts.get(name, 0) + count
+        self.time_to_first_token_ms.merge(other.time_to_first_token_ms)
+
+    def summary(self) -> dict[str, Any]:
+        """What an export shows; fields that nobody gave are left out."""
+        out: dict[str, Any] = {}
+        for field, rate in self.rates.items():
+            out[field] = {
+                "count": rate.count,
+                "mean": rate.total / rate.count,
+                "min": rate.min,
+                "max": rate.max,
+            }
+        for field, amount in self.amounts.items():
+            if field == "memory_peak_mb":
+                out[field] = {"count": amount.count, "max": amount.max}
+            else:
+                out[field] = {"count": amount.count, "total": amount.total, "max": amount.max}
+        if self.time_to_first_token_ms.count:
+            out["time_to_first_token_ms"] = self.time_to_first_token_ms.summary()
+        out.update(self.names)
+        return out
+
+    def to_bytes(self) -> bytes:
+        """Empty when nothing was ever given: most models have no stats and should not cost a row more."""
+        if not (self.rates or self.amounts or self.names or self.time_to_first_token_ms.count):
+            return b""
+        return msgspec.msgpack.encode((self.rates, self.amounts, self.names, self.time_to_first_token_ms.to_bytes()))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> StatsTotals:
+        self = cls()
+        if data:
+            self.rates, self.amounts, self.names, first_token = msgspec.msgpack.decode(
+                data, type=tuple[dict[str, Rate], dict[str, Amount], dict[str, dict[str, int]], bytes]
+            )
+            self.time_to_first_token_ms = Histogram.from_bytes(first_token)
+        return self

@@ -1,0 +1,173 @@
+"""The composition root: everything the daemon is made of, built here, once, in order, and drained in reverse.
+
+lock → listen → database → recorder resumes → server accepts → "ready" → jobs
+stop listening → carry out nothing new → commit what was taken → answer → close → unlock
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from xybridd import __version__
+from xybridd.config import Config, keys, load
+from xybridd.core.registry import Lifetimes
+from xybridd.core.session import SessionLimits
+from xybridd.daemon import lifecycle
+from xybridd.daemon.handlers import Services
+from xybridd.daemon.listener import Listener
+from xybridd.daemon.scheduler import Scheduler
+from xybridd.daemon.server import Server
+from xybridd.errors import ConfigError
+from xybridd.paths import daemon_socket, data_folder
+from xybridd.services.clock import SystemClock
+from xybridd.services.recorder import Recorder
+from xybridd.services.retention import Retention
+from xybridd.services.sampler import Sampler
+from xybridd.storage.store import Store
+
+if TYPE_CHECKING:
+    from xybridd.config import Loaded
+
+log = logging.getLogger(__name__)
+
+#: SIGTERM to exit, all together; what is not on disk by then was never acknowledged.
+_DRAIN_S = 4.0
+_LAST_ANSWERS_S = 0.5
+
+
+def run(loaded: Loaded, config_name: str | None) -> None:
+    """Run the daemon in the foreground until SIGTERM or SIGINT. Raises StartError."""
+    lifecycle.start_logging(loaded.config.log.level)
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    os.umask(0o077)
+    lifecycle.raise_file_limit()
+    asyncio.run(_Daemon(loaded.config, config_name).run())
+
+
+class _Daemon:
+    def __init__(self, config: Config, config_name: str | None) -> None:
+        self.config = config
+        self.config_name = config_name
+        self.clock = SystemClock()
+        self.stop = asyncio.Event()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        config = self.config
+        started_s = self.clock.monotonic_s()
+        folder = data_folder(config.storage.path)
+        store = Store(folder, loop)
+        listener = Listener(daemon_socket(config.socket.path), int(config.socket.mode, 8))
+        store.lock()
+        sock = listener.bind()
+        try:
+            await store.open(self.clock.wall_ms())
+            sampler = Sampler(self.clock)
+            recorder = self._recorder(store, sampler, lifecycle.device_id(folder, config.device.id))
+            retention = Retention(
+                store,
+                recorder,
+                self.clock,
+                config.storage.retention_days,
+                int(config.storage.quota_mib * 2**20),
+            )
+            scheduler = Scheduler(loop, self.clock, recorder, retention)
+            recorder.on_lonely = scheduler.sweep_when_lost
+            await recorder.resume()
+            server = Server(
+                Services(
+                    recorder=recorder,
+                    sampler=sampler,
+                    store=store,
+                    retention=retention,
+                    clock=self.clock,
+                    config=config,
+                    started_s=started_s,
+                    connections=lambda: len(server.connections),
+                )
+            )
+            await server.listen(sock)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop.set)
+            loop.add_signal_handler(signal.SIGHUP, self._reload, recorder, retention)
+            lifecycle.tell_systemd_ready()
+            log.info(
+                "ready: xybridd %s (pid %d) listens at %s, keeps %s",
+                __version__,
+                os.getpid(),
+                listener.path,
+                folder,
+            )
+            scheduler.start()
+            # What was built so far lives as long as the process: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            await self.stop.wait()
+            log.info("stopping")
+            scheduler.stop()
+            await self._drain(server, recorder)
+        finally:
+            listener.release()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(store.close(), _LAST_ANSWERS_S)
+        log.info("stopped")
+
+    def _recorder(self, store: Store, sampler: Sampler, device_id: str) -> Recorder:
+        config = self.config
+        return Recorder(
+            store=store,
+            sampler=sampler,
+            clock=self.clock,
+            device_id=device_id,
+            boot_id=lifecycle.boot_id(),
+            owner_uid=os.getuid(),
+            sdk_version=__version__,
+            commit_interval_s=config.storage.commit_interval_ms / 1000,
+            limits=SessionLimits(config.session.max_models, config.session.max_errors),
+            lifetimes=_lifetimes(config),
+            max_sessions=config.limits.max_sessions,
+        )
+
+    async def _drain(self, server: Server, recorder: Recorder) -> None:
+        server.stop_listening()
+        try:
+            await asyncio.wait_for(recorder.committer.drain(), _DRAIN_S - _LAST_ANSWERS_S)
+        except TimeoutError:
+            log.error("the disk did not take everything in time; clients keep what was not acknowledged")  # noqa: TRY400
+        await server.close(_LAST_ANSWERS_S)
+
+    def _reload(self, recorder: Recorder, retention: Retention) -> None:
+        """SIGHUP: read the config again, apply what can be applied, say what needs a restart."""
+        try:
+            loaded = load(self.config_name)
+        except ConfigError as error:
+            log.error("the config is not applied: %s", error)  # noqa: TRY400
+            return
+        for warning in loaded.warnings:
+            log.warning("%s", warning)
+        before = {key.name: key.value for key in keys(self.config)}
+        changed = [key for key in keys(loaded.config) if key.value != before[key.name]]
+        waiting = [key.name for key in changed if not key.live]
+        config = loaded.config
+        recorder.committer.interval_s = config.storage.commit_interval_ms / 1000
+        recorder.lifetimes = _lifetimes(config)
+        retention.retention_days = config.storage.retention_days
+        retention.quota_bytes = int(config.storage.quota_mib * 2**20)
+        lifecycle.set_log_level(config.log.level)
+        applied = [key.name for key in changed if key.live]
+        log.info("config read again; applied: %s", ", ".join(applied) or "nothing new")
+        if waiting:
+            log.warning("these changes need a restart: %s", ", ".join(waiting))
+        self.config = config
+
+
+def _lifetimes(config: Config) -> Lifetimes:
+    session = config.session
+    return Lifetimes(session.lost_after_s, session.idle_timeout_s, session.rollover_s)

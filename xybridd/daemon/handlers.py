@@ -1,0 +1,246 @@
+"""One table from method to service, and the one place where a request becomes an answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from xybridd import __version__
+from xybridd.core.category import category_named
+from xybridd.core.registry import Identity
+from xybridd.core.session import judge_error
+from xybridd.errors import InternalError, InvalidParams, MethodNotFound, Overloaded, WireError
+from xybridd.protocol import messages as m
+from xybridd.protocol.framing import Request, decode_params
+from xybridd.protocol.records import ErrorRecord, InferenceRecord
+from xybridd.storage.rows import SessionFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from xybridd.config import Config
+    from xybridd.services.clock import Clock
+    from xybridd.services.recorder import Link, Recorder, Ticket
+    from xybridd.services.retention import Retention
+    from xybridd.services.sampler import Sampler
+    from xybridd.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+#: What daemon.status shows of the device may be this old: status is asked often, and probes cost something.
+_CAPABILITIES_FRESH_S = 1.0
+
+
+class Reply(NamedTuple):
+    """What to answer, and what must be done before it may be said."""
+
+    result: Any
+    ticket: Ticket = None
+
+
+class Services(NamedTuple):
+    """Everything a handler may use."""
+
+    recorder: Recorder
+    sampler: Sampler
+    store: Store
+    retention: Retention
+    clock: Clock
+    config: Config
+    started_s: float
+    connections: Callable[[], int]
+
+
+# Producers and sessions
+
+
+async def _hello(services: Services, link: Link, params: m.HelloParams) -> Reply:
+    identity = Identity(link.uid, params.app, str(params.client_id), params.app_version, params.sdk_version)
+    last_seq = await services.recorder.hello(link, identity, params.session_id)
+    limits = services.config.limits
+    return Reply(
+        m.HelloResult(
+            protocol=m.PROTOCOL_VERSION,
+            daemon_version=__version__,
+            device_id=services.recorder.device_id,
+            last_seq=last_seq,
+            limits={"max_frame_bytes": limits.max_frame_bytes, "max_batch_records": limits.max_batch_records},
+        )
+    )
+
+
+async def _session_start(services: Services, link: Link, params: m.SessionStartParams) -> Reply:
+    proposed = None if params.session_id is None else str(params.session_id)
+    session_id, ticket = await services.recorder.start(link, proposed, params.started_at_ms, params.labels)
+    return Reply(m.SessionIdResult(session_id), ticket)
+
+
+async def _session_get(services: Services, link: Link, params: m.SessionParams) -> Reply:
+    return Reply(await services.recorder.metrics(link, params.session_id))
+
+
+async def _session_export(services: Services, link: Link, params: m.SessionParams) -> Reply:
+    return Reply(await services.recorder.export(link, params.session_id))
+
+
+async def _session_end(services: Services, link: Link, params: m.SessionParams) -> Reply:
+    return Reply(*await services.recorder.end(link, params.session_id))
+
+
+async def _session_reset(services: Services, link: Link, params: m.SessionParams) -> Reply:
+    session_id, ticket = await services.recorder.reset(link, params.session_id)
+    return Reply(m.SessionIdResult(session_id), ticket)
+
+
+async def _session_list(services: Services, link: Link, params: m.SessionListParams) -> Reply:
+    wanted = SessionFilter(
+        uid=None if services.recorder.sees_all(link) else link.uid,
+        active=params.active,
+        app=params.app,
+        since_ms=params.since_ms,
+        limit=params.limit,
+    )
+    return Reply({"sessions": await services.recorder.sessions(wanted)})
+
+
+# Records
+
+
+async def _record_inference(services: Services, link: Link, params: m.RecordInferenceParams) -> Reply:
+    record = InferenceRecord(params.model_id, params.version, params.latency_ms, params.timestamp_ms, params.stats)
+    session_id, ticket = await services.recorder.record(link, record, params.session_id)
+    return Reply(m.SessionIdResult(session_id), ticket)
+
+
+async def _record_error(services: Services, link: Link, params: m.RecordErrorParams) -> Reply:
+    record = ErrorRecord(params.error, params.model_id, params.version, params.category, params.timestamp_ms)
+    session_id, ticket = await services.recorder.record(link, record, params.session_id)
+    category = judge_error(params.error)[0] if params.category is None else category_named(params.category)
+    return Reply(m.RecordErrorResult(session_id, category.value), ticket)
+
+
+async def _record_batch(services: Services, link: Link, params: m.RecordBatchParams) -> Reply:
+    most = services.config.limits.max_batch_records
+    if len(params.records) > most:
+        raise InvalidParams(
+            f"$.params.records: expected at most {most} records, got {len(params.records)}",
+            path="$.params.records",
+        )
+    last_seq, session_id, ticket = await services.recorder.batch(
+        link,
+        params.seq,
+        params.records,
+        session_id=params.session_id,
+        flush=params.flush,
+        dropped=params.dropped,
+    )
+    return Reply(m.BatchResult(last_seq, session_id), ticket)
+
+
+# The device and the daemon
+
+
+async def _device_capabilities(services: Services, _link: Link, _params: m.NoParams) -> Reply:
+    state = await services.sampler.state(_CAPABILITIES_FRESH_S)
+    shown: dict[str, Any] = msgspec.to_builtins(state.capabilities)
+    shown["details"] = state.details(services.clock.monotonic_s())
+    return Reply(shown)
+
+
+async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -> Reply:
+    recorder = services.recorder
+    failure = recorder.committer.failure
+    use = await services.store.use()
+    return Reply(
+        {
+            "state": "ok" if failure is None else "degraded",
+            "reason": failure,
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_s": round(services.clock.monotonic_s() - services.started_s, 3),
+            "device_id": recorder.device_id,
+            "connections": services.connections(),
+            "sessions": {"active": recorder.registry.active_count(), "stored": use.sessions},
+            "storage": {
+                "path": use.path,
+                "size_bytes": use.size_bytes,
+                "used_bytes": use.used_bytes,
+                "quota_bytes": services.retention.quota_bytes,
+                "salvages": use.salvages,
+            },
+            "upload": {"state": "off", "reason": "this version keeps everything on the device"},
+            "ledger": recorder.ledger.shown(),
+        }
+    )
+
+
+async def _daemon_flush(services: Services, link: Link, _params: m.NoParams) -> Reply:
+    return Reply({}, services.recorder.flush(link))
+
+
+class Method(NamedTuple):
+    """``records``: what is refused of it counts as rejected records in the ledger."""
+
+    params: msgspec.json.Decoder[Any]
+    call: Callable[[Services, Link, Any], Awaitable[Reply]]
+    records: bool = False
+
+
+def _method(params: type, call: Callable[[Services, Link, Any], Awaitable[Reply]], *, records: bool = False) -> Method:
+    return Method(msgspec.json.Decoder(params), call, records)
+
+
+METHODS: dict[str, Method] = {
+    "hello": _method(m.HelloParams, _hello),
+    "session.start": _method(m.SessionStartParams, _session_start),
+    "session.get": _method(m.SessionParams, _session_get),
+    "session.list": _method(m.SessionListParams, _session_list),
+    "session.export": _method(m.SessionParams, _session_export),
+    "session.end": _method(m.SessionParams, _session_end),
+    "session.reset": _method(m.SessionParams, _session_reset),
+    "record.inference": _method(m.RecordInferenceParams, _record_inference, records=True),
+    "record.error": _method(m.RecordErrorParams, _record_error, records=True),
+    "record.batch": _method(m.RecordBatchParams, _record_batch, records=True),
+    "device.capabilities": _method(m.NoParams, _device_capabilities),
+    "daemon.status": _method(m.NoParams, _daemon_status),
+    "daemon.flush": _method(m.NoParams, _daemon_flush),
+}
+
+
+class _Countable(msgspec.Struct):
+    records: list[msgspec.Raw]
+
+
+def _records_in(params: msgspec.Raw) -> int:
+    """How many records a refused request carried; one whose list cannot be read counts as one."""
+    try:
+        return len(msgspec.json.decode(params, type=_Countable).records)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return 1
+
+
+async def answer(services: Services, link: Link, request: Request, *, waiting: int) -> Reply:
+    """Carry out one request. Raises WireError, and nothing else; what is refused is counted.
+
+    ``waiting`` is how many answers wait for the disk already.
+    """
+    method = METHODS.get(request.method)
+    if method is None:
+        raise MethodNotFound(f"there is no method {request.method[:64]!r}; docs/protocol.md lists them")
+    try:
+        params = decode_params(method.params, request.params)
+        if method.records and waiting >= services.config.limits.max_waiting_answers:
+            raise Overloaded("too many answers wait for the disk", retry_after_ms=1000)
+        return await method.call(services, link, params)
+    except WireError as error:
+        if method.records:
+            services.recorder.refuse(_records_in(request.params), error.code)
+        raise
+    except Exception as error:
+        log.exception("the method %s failed", request.method)
+        if method.records:
+            services.recorder.refuse(_records_in(request.params), InternalError.code)
+        raise InternalError(f"the daemon failed at {request.method}; its log says where") from error

@@ -1,0 +1,58 @@
+"""Where the socket, the data and the config are, for daemon and clients alike.
+
+Nothing is made here; only names are found. platformdirs is imported when it is needed, so that an app whose
+environment names the socket does not pay for it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+APP = "xybridd"
+SOCKET_NAME = "xybridd.sock"
+CONFIG_NAME = "config.toml"
+SYSTEM_SOCKET = Path("/run/xybridd/xybridd.sock")
+
+#: The bytes that a Unix socket's address holds, its closing NUL counted: 108 on Linux, 104 on macOS and the BSDs.
+SUN_PATH_BYTES = 108 if os.uname().sysname == "Linux" else 104
+
+
+def user_socket() -> Path:
+    import platformdirs  # noqa: PLC0415
+
+    return Path(platformdirs.user_runtime_dir(APP)) / SOCKET_NAME
+
+
+def client_sockets() -> tuple[Path, ...]:
+    """Where a client looks for the daemon, in order."""
+    named = os.environ.get("XYBRIDD_SOCKET")
+    return (Path(named),) if named else (user_socket(), SYSTEM_SOCKET)
+
+
+def daemon_socket(configured: str | None) -> Path:
+    named = os.environ.get("XYBRIDD_SOCKET") or configured
+    return Path(named).expanduser() if named else user_socket()
+
+
+def data_folder(configured: str | None) -> Path:
+    # systemd gives a list when several StateDirectory= are declared; the first is ours.
+    named = os.environ.get("XYBRIDD_DATA_DIR") or configured or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if named:
+        return Path(named).expanduser().absolute()
+    import platformdirs  # noqa: PLC0415
+
+    return Path(platformdirs.user_data_dir(APP))
+
+
+def config_files(named: str | None = None) -> tuple[Path, ...]:
+    """The files to look for, in order; the one named by option or environment stands alone, and must be there."""
+    named = named or os.environ.get("XYBRIDD_CONFIG")
+    if named:
+        return (Path(named).expanduser(),)
+    import platformdirs  # noqa: PLC0415
+
+    return (
+        Path(platformdirs.user_config_dir(APP)) / CONFIG_NAME,
+        Path(platformdirs.site_config_dir(APP)) / CONFIG_NAME,
+    )

@@ -1,0 +1,135 @@
+"""Group commit: what arrived while the last transaction was written goes into the next one.
+
+`barrier` hands out a future that is done once everything applied so far is on disk. All who ask before a commit
+starts share one. A barrier that need not be soon waits up to ``commit_interval_s`` for company, because on flash a
+commit a record would wear the card out.
+
+A commit that fails is tried again until it succeeds, with the very same values, and nobody who waits for it is
+answered meanwhile: state ``degraded``. What is asked to record in that state is refused, so that memory stays
+bounded and the clients, which keep what was not acknowledged, send it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from xybridd.errors import CorruptDatabase, StorageError, StorageUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+log = logging.getLogger(__name__)
+
+_FIRST_RETRY_S = 0.25
+_LONGEST_RETRY_S = 5.0
+
+
+class CommitWork(Protocol):
+    """What the committer needs of whoever owns the changes."""
+
+    def dirty(self) -> bool:
+        """Whether anything is to be written."""
+
+    def collect(self) -> Awaitable[None]:
+        """Take everything that is to be written; the awaitable writes it, and may be asked for again by `retry`."""
+
+    def retry(self) -> Awaitable[None]:
+        """Write again what was collected last."""
+
+    def rescue(self, reason: str) -> Awaitable[None]:
+        """The database turned out to be damaged: make a new one that holds all that was kept and collected."""
+
+    def settle(self) -> None:
+        """What was collected last is on disk."""
+
+
+class Committer:
+    def __init__(self, work: CommitWork, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self.failure: str | None = None
+        self._work = work
+        self._retry_s = _FIRST_RETRY_S
+        self._flying: asyncio.Future[None] | None = None
+        self._next: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def check(self) -> None:
+        """Raises StorageUnavailable while the disk refuses."""
+        if self.failure is not None:
+            raise StorageUnavailable(
+                f"the daemon cannot write to its disk: {self.failure}",
+                retry_after_ms=int(self._retry_s * 1000),
+            )
+
+    def barrier(self, *, soon: bool) -> asyncio.Future[None] | None:
+        """Done when everything applied so far is on disk; None when it is already."""
+        if not self._work.dirty():
+            return self._flying
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        if soon:
+            self._start()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.interval_s, self._start)
+        return self._next
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="commit")
+        else:
+            self._again = True
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                self._again = False
+                self._flying, self._next = self._next, None
+                await self._write_until_kept()
+                self._work.settle()
+                if self._flying is not None:
+                    self._flying.set_result(None)
+                    self._flying = None
+                if not self._again:
+                    return
+        finally:
+            self._task = None
+
+    async def _write_until_kept(self) -> None:
+        write = self._work.collect()
+        while True:
+            try:
+                await write
+            except CorruptDatabase as error:
+                self._degrade(f"the database is damaged: {error}")
+                write = self._rescued(str(error))
+            except StorageError as error:
+                self._degrade(str(error))
+                await asyncio.sleep(self._retry_s)
+                self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
+                write = self._work.retry()
+            else:
+                break
+        if self.failure is not None:
+            log.warning("the disk takes writes again; everything that waited is kept")
+            self.failure, self._retry_s = None, _FIRST_RETRY_S
+
+    async def _rescued(self, reason: str) -> None:
+        await self._work.rescue(reason)
+        await self._work.retry()
+
+    def _degrade(self, reason: str) -> None:
+        if reason != self.failure:
+            log.error("cannot write to the database, new records are refused until that works: %s", reason)
+        self.failure = reason
+
+    async def drain(self) -> None:
+        """Bring everything to disk now; with a disk that refuses, this does not end."""
+        while (barrier := self.barrier(soon=True)) is not None:
+            await asyncio.shield(barrier)

@@ -1,0 +1,279 @@
+"""Values of `xybridd.core.changes` as SQL statements, and rows as values again.
+
+Reading is tolerant: after a flipped bit that SQLite cannot see, a column that does not decode falls back to its
+empty value, and the rest of the session is still there.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from xybridd.core.capabilities import HardwareCapabilities
+from xybridd.core.category import ErrorCategory
+from xybridd.core.changes import Changes, ErrorImage, ModelImage, ProducerImage, SessionHead
+from xybridd.core.histogram import Histogram
+from xybridd.core.stats import StatsTotals
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_HEAD = (
+    "session_id", "device_id", "uid", "app", "started_at_ms", "started_mono_ms", "boot_id", "app_version",
+    "sdk_version", "client_id", "implicit", "ended_at_ms", "end_reason", "successor", "revision", "labels",
+    "models_used", "hardware", "details",
+)  # fmt: skip
+#: Columns that hold JSON, the type of it, and what stands for one that cannot be read.
+_JSON_COLUMNS: tuple[tuple[str, Any, Any], ...] = (
+    ("labels", dict[str, str], {}),
+    ("models_used", list[str], []),
+    ("details", dict[str, Any], {}),
+    ("hardware", HardwareCapabilities, None),
+)
+_MODEL = ModelImage.__struct_fields__
+_ERROR = ErrorImage.__struct_fields__
+_PRODUCER = ProducerImage.__struct_fields__
+
+
+def _upsert(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
+    names = ", ".join(columns)
+    places = ", ".join("?" * len(columns))
+    updates = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in key)
+    return f"INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT ({', '.join(key)}) DO UPDATE SET {updates}"  # noqa: S608
+
+
+_PUT_HEAD = _upsert("session", _HEAD, ("session_id",))
+_PUT_MODEL = _upsert("model", _MODEL, ("session_id", "position"))
+_PUT_ERROR = _upsert("error", _ERROR, ("session_id", "position"))
+_PUT_PRODUCER = _upsert("producer", _PRODUCER, ("uid", "client_id"))
+_PUT_LEDGER = _upsert("ledger", ("name", "amount"), ("name",))
+
+_GET_HEAD = f"SELECT {', '.join(_HEAD)} FROM session"  # noqa: S608
+_GET_MODELS = f"SELECT {', '.join(_MODEL)} FROM model WHERE session_id = ? ORDER BY position"  # noqa: S608
+_GET_ERRORS = f"SELECT {', '.join(_ERROR)} FROM error WHERE session_id = ? ORDER BY position"  # noqa: S608
+_GET_PRODUCER = f"SELECT {', '.join(_PRODUCER)} FROM producer WHERE uid = ? AND client_id = ?"  # noqa: S608
+
+
+class StoredSession(msgspec.Struct, frozen=True):
+    head: SessionHead
+    models: list[ModelImage]
+    errors: list[ErrorImage]
+
+
+def put(connection: sqlite3.Connection, changes: Changes) -> None:
+    """Write the changes; the caller holds the transaction."""
+    run = connection.executemany
+    for session_id in changes.deleted_sessions:
+        for table in ("model", "error", "session"):
+            connection.execute(f"DELETE FROM {table} WHERE session_id = ?", (session_id,))  # noqa: S608
+    run(_PUT_HEAD, map(_head_row, changes.heads))
+    run(_PUT_MODEL, map(msgspec.structs.astuple, changes.models))
+    run(_PUT_ERROR, map(msgspec.structs.astuple, changes.errors))
+    run(_PUT_PRODUCER, map(msgspec.structs.astuple, changes.producers))
+    run(_PUT_LEDGER, changes.ledger.items())
+
+
+def _head_row(head: SessionHead) -> tuple[Any, ...]:
+    encode = msgspec.json.encode
+    return (
+        head.session_id, head.device_id, head.uid, head.app, head.started_at_ms, head.started_mono_ms, head.boot_id,
+        head.app_version, head.sdk_version, head.client_id, head.implicit, head.ended_at_ms, head.end_reason,
+        head.successor, head.revision, encode(head.labels).decode(), encode(head.models_used).decode(),
+        None if head.hardware is None else encode(head.hardware).decode(), encode(head.details).decode(),
+    )  # fmt: skip
+
+
+def _or_empty(decode: Callable[[], T], empty: T, what: str, session_id: str) -> T:
+    try:
+        return decode()
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+        log.warning("session %s: %s cannot be read and counts as empty: %s", session_id, what, error)
+        return empty
+
+
+def _head(row: tuple[Any, ...]) -> SessionHead:
+    values = dict(zip(_HEAD, row, strict=True))
+    session_id = values["session_id"]
+    values["implicit"] = bool(values["implicit"])
+    for column, kind, empty in _JSON_COLUMNS:
+        if values[column] is not None:
+            decode = partial(msgspec.json.decode, values[column], type=kind)
+            values[column] = _or_empty(decode, empty, column, session_id)
+    return SessionHead(**values)
+
+
+def _model(row: tuple[Any, ...]) -> ModelImage:
+    image = ModelImage(*row)
+    latency = _or_empty(
+        lambda: Histogram.from_bytes(image.latency).to_bytes(),
+        Histogram().to_bytes(),
+        "latency",
+        image.session_id,
+    )
+    stats = _or_empty(lambda: StatsTotals.from_bytes(image.stats).to_bytes(), b"", "stats", image.session_id)
+    return msgspec.structs.replace(image, latency=latency, stats=stats)
+
+
+def _error(row: tuple[Any, ...]) -> ErrorImage:
+    image = ErrorImage(*row)
+    category = _or_empty(lambda: ErrorCategory(image.category), ErrorCategory.UNKNOWN, "category", image.session_id)
+    return msgspec.structs.replace(image, category=category.value)
+
+
+def get_session(connection: sqlite3.Connection, session_id: str) -> StoredSession | None:
+    row = connection.execute(f"{_GET_HEAD} WHERE session_id = ?", (session_id,)).fetchone()
+    return None if row is None else _with_entries(connection, _head(row))
+
+
+def get_open_sessions(connection: sqlite3.Connection) -> list[StoredSession]:
+    rows = connection.execute(f"{_GET_HEAD} WHERE ended_at_ms IS NULL ORDER BY id").fetchall()
+    return [_with_entries(connection, _head(row)) for row in rows]
+
+
+def get_last_implicit(connection: sqlite3.Connection, uid: int, app: str) -> str | None:
+    row = connection.execute(
+        "SELECT session_id FROM session WHERE uid = ? AND app = ? AND implicit ORDER BY id DESC LIMIT 1",
+        (uid, app),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _with_entries(connection: sqlite3.Connection, head: SessionHead) -> StoredSession:
+    key = (head.session_id,)
+    return StoredSession(
+        head,
+        [_model(row) for row in connection.execute(_GET_MODELS, key)],
+        [_error(row) for row in connection.execute(_GET_ERRORS, key)],
+    )
+
+
+def get_producer(connection: sqlite3.Connection, uid: int, client_id: str) -> ProducerImage | None:
+    row = connection.execute(_GET_PRODUCER, (uid, client_id)).fetchone()
+    return None if row is None else ProducerImage(*row)
+
+
+def get_ledger(connection: sqlite3.Connection) -> dict[str, int]:
+    return dict(connection.execute("SELECT name, amount FROM ledger"))
+
+
+def records_in_sessions(connection: sqlite3.Connection) -> int:
+    calls = connection.execute("SELECT coalesce(sum(call_count), 0) FROM model").fetchone()[0]
+    errors = connection.execute("SELECT coalesce(sum(count), 0) FROM error").fetchone()[0]
+    return int(calls + errors)
+
+
+class SessionSummary(msgspec.Struct, frozen=True):
+    """A line of ``session.list``."""
+
+    session_id: str
+    app: str
+    started_at: int
+    ended_at: int | None
+    end_reason: str | None
+    revision: int
+    total_inferences: int
+    total_latency_ms: int
+    avg_latency_ms: int
+    error_count: int
+    models_used: list[str]
+    labels: dict[str, str]
+
+
+class SessionFilter(msgspec.Struct, frozen=True):
+    """Which sessions to list; ``uid`` None means everybody's."""
+
+    uid: int | None = None
+    active: bool | None = None
+    app: str | None = None
+    since_ms: int | None = None
+    limit: int = 100
+
+
+def list_sessions(connection: sqlite3.Connection, wanted: SessionFilter) -> list[SessionSummary]:
+    """Newest first. ``since_ms`` keeps sessions that were still open then, or started later."""
+    where, args = ["1"], list[Any]()
+    if wanted.uid is not None:
+        where.append("uid = ?")
+        args.append(wanted.uid)
+    if wanted.active is not None:
+        where.append("ended_at_ms IS NULL" if wanted.active else "ended_at_ms IS NOT NULL")
+    if wanted.app is not None:
+        where.append("app = ?")
+        args.append(wanted.app)
+    if wanted.since_ms is not None:
+        where.append("(ended_at_ms IS NULL OR ended_at_ms >= ?)")
+        args.append(wanted.since_ms)
+    rows = connection.execute(
+        f"{_GET_HEAD} WHERE {' AND '.join(where)} ORDER BY started_at_ms DESC, id DESC LIMIT ?",
+        (*args, wanted.limit),
+    ).fetchall()
+    return [_summary(connection, _head(row)) for row in rows]
+
+
+def _summary(connection: sqlite3.Connection, head: SessionHead) -> SessionSummary:
+    models = connection.execute(
+        "SELECT call_count, total_latency_ms FROM model WHERE session_id = ?", (head.session_id,)
+    ).fetchall()
+    # Summed here, since SQLite's own sum fails past 2**63.
+    calls, latency = sum(row[0] for row in models), sum(row[1] for row in models)
+    errors = connection.execute(
+        "SELECT coalesce(sum(count), 0) FROM error WHERE session_id = ?", (head.session_id,)
+    ).fetchone()[0]
+    return SessionSummary(
+        session_id=head.session_id,
+        app=head.app,
+        started_at=head.started_at_ms,
+        ended_at=head.ended_at_ms,
+        end_reason=head.end_reason,
+        revision=head.revision,
+        total_inferences=calls,
+        total_latency_ms=latency,
+        avg_latency_ms=latency // calls if calls else 0,
+        error_count=errors,
+        models_used=head.models_used,
+        labels=head.labels,
+    )
+
+
+def ended_before(connection: sqlite3.Connection, before_ms: int, limit: int) -> list[str]:
+    rows = connection.execute(
+        "SELECT session_id FROM session WHERE ended_at_ms < ? ORDER BY ended_at_ms LIMIT ?",
+        (before_ms, limit),
+    )
+    return [row[0] for row in rows]
+
+
+def oldest_ended(connection: sqlite3.Connection, size_bytes: int) -> list[str]:
+    """The sessions that ended first, as many as together take about `size_bytes`."""
+    rows = connection.execute(
+        "SELECT session_id, 400 + length(details)"
+        " + (SELECT coalesce(sum(200 + length(latency) + length(stats)), 0) FROM model m"
+        "    WHERE m.session_id = s.session_id)"
+        " + (SELECT coalesce(sum(200 + length(message)), 0) FROM error e WHERE e.session_id = s.session_id)"
+        " FROM session s WHERE ended_at_ms IS NOT NULL ORDER BY ended_at_ms"
+    )
+    chosen, taken = [], 0
+    for session_id, size in rows:
+        if taken >= size_bytes:
+            break
+        chosen.append(session_id)
+        taken += size
+    return chosen
+
+
+def record_count(connection: sqlite3.Connection, session_id: str) -> int:
+    calls = connection.execute(
+        "SELECT coalesce(sum(call_count), 0) FROM model WHERE session_id = ?", (session_id,)
+    ).fetchone()[0]
+    errors = connection.execute(
+        "SELECT coalesce(sum(count), 0) FROM error WHERE session_id = ?", (session_id,)
+    ).fetchone()[0]
+    return int(calls + errors)

@@ -1,0 +1,89 @@
+-- The whole schema as it stands after the last migration. A test builds a database from this file and one from
+-- the migrations and compares the two.
+--
+-- What changes with every commit is narrow and apart from what does not: a batch rewrites the rows of the models it
+-- touched, of its producer and of the ledger, each a few hundred bytes. A session's totals are the sums of its
+-- models and errors and stand nowhere else.
+
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY,
+    session_id TEXT NOT NULL UNIQUE,
+    device_id TEXT NOT NULL,
+    uid INTEGER NOT NULL,
+    app TEXT NOT NULL,
+    started_at_ms INTEGER NOT NULL,
+    started_mono_ms INTEGER NOT NULL,
+    boot_id TEXT NOT NULL,
+    app_version TEXT NOT NULL,
+    sdk_version TEXT NOT NULL,
+    client_id TEXT,
+    implicit INTEGER NOT NULL,
+    ended_at_ms INTEGER,
+    end_reason TEXT,
+    successor TEXT,
+    revision INTEGER NOT NULL,
+    labels TEXT NOT NULL,
+    models_used TEXT NOT NULL,
+    hardware TEXT,
+    details TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX session_started ON session (started_at_ms);
+CREATE INDEX session_open ON session (id) WHERE ended_at_ms IS NULL;
+
+-- One model at one version in one session; latency and stats are the histogram and the sums, MessagePack.
+CREATE TABLE model (
+    id INTEGER PRIMARY KEY,
+    session_id TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    model_id TEXT NOT NULL,
+    version TEXT NOT NULL,
+    call_count INTEGER NOT NULL,
+    total_latency_ms INTEGER NOT NULL,
+    error_count INTEGER NOT NULL,
+    last_called_ms INTEGER NOT NULL,
+    touched INTEGER NOT NULL,
+    latency BLOB NOT NULL,
+    stats BLOB NOT NULL,
+    UNIQUE (session_id, position)
+) STRICT;
+
+CREATE TABLE error (
+    id INTEGER PRIMARY KEY,
+    session_id TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    category TEXT NOT NULL,
+    message TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    first_seen_ms INTEGER NOT NULL,
+    last_seen_ms INTEGER NOT NULL,
+    model_id TEXT,
+    UNIQUE (session_id, position)
+) STRICT;
+
+-- The highest batch of each producer, written in the transaction that wrote what the batch changed.
+CREATE TABLE producer (
+    id INTEGER PRIMARY KEY,
+    uid INTEGER NOT NULL,
+    client_id TEXT NOT NULL,
+    app TEXT NOT NULL,
+    last_seq INTEGER NOT NULL,
+    heard_at_ms INTEGER NOT NULL,
+    UNIQUE (uid, client_id)
+) STRICT;
+
+CREATE TABLE ledger (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    amount INTEGER NOT NULL
+) STRICT;
+
+-- Each time a damaged file was set aside: when, where it lies now, and what was read out of it.
+CREATE TABLE salvage (
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    set_aside TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    rows_saved INTEGER NOT NULL,
+    tables_damaged TEXT NOT NULL
+) STRICT;

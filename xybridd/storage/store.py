@@ -1,0 +1,177 @@
+"""The face of storage: awaitable methods, each one transaction on the database thread.
+
+A method that raises StorageError changed nothing. `write` takes values that say how rows are to be, not what to add
+to them, so writing the same changes again is safe.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from xybridd.storage import rows
+from xybridd.storage.database import DatabaseThread, open_database, prepare_folder, salvage
+from xybridd.storage.lock import FileLock
+
+if TYPE_CHECKING:
+    import sqlite3
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from xybridd.core.changes import Changes, ProducerImage
+
+T = TypeVar("T")
+
+DATABASE_NAME = "xybridd.db"
+LOCK_NAME = "lock"
+
+
+class StorageUse(msgspec.Struct, frozen=True):
+    """What the database takes. ``used_bytes`` leaves out pages that are free to be used again."""
+
+    path: str
+    size_bytes: int
+    used_bytes: int
+    sessions: int
+    salvages: list[dict[str, Any]]
+
+
+class Store:
+    """Open it, use it, close it, once."""
+
+    def __init__(self, folder: Path, loop: AbstractEventLoop) -> None:
+        self.path = folder / DATABASE_NAME
+        self._folder = folder
+        self._thread = DatabaseThread(loop)
+        self._lock = FileLock(folder / LOCK_NAME, f"the data folder {folder}")
+        self._connection: sqlite3.Connection | None = None
+
+    def lock(self) -> None:
+        """Make the folder and take its lock; raises StartError when another daemon has it."""
+        prepare_folder(self._folder)
+        self._lock.acquire()
+
+    async def open(self, now_ms: int) -> None:
+        """Raises StartError; salvages a damaged file."""
+        self._thread.start()
+
+        def job() -> None:
+            self._connection = open_database(self.path, now_ms)
+
+        await self._thread.run(job)
+
+    async def salvage(self, reason: str, now_ms: int) -> None:
+        """The file turned out to be damaged while in use: set it aside and go on with a new one."""
+
+        def job() -> None:
+            if self._connection is not None:
+                with suppress(Exception):
+                    self._connection.close()
+            self._connection = salvage(self.path, reason, now_ms)
+
+        await self._thread.run(job)
+
+    async def close(self) -> None:
+        """Moves the write-ahead log into the file: what a clean end looks like."""
+
+        def job() -> None:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+        await self._thread.run(job)
+        self._thread.stop()
+        self._lock.release()
+
+    async def write(self, changes: Changes) -> None:
+        """One transaction, on disk when this returns."""
+
+        def job() -> None:
+            connection = self._open_connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                rows.put(connection, changes)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            if changes.deleted_sessions:
+                connection.execute("PRAGMA incremental_vacuum").fetchall()
+
+        await self._thread.run(job)
+
+    async def open_sessions(self) -> list[rows.StoredSession]:
+        return await self._read(rows.get_open_sessions)
+
+    async def session(self, session_id: str) -> rows.StoredSession | None:
+        return await self._read(lambda connection: rows.get_session(connection, session_id))
+
+    async def last_implicit(self, uid: int, app: str) -> str | None:
+        return await self._read(lambda connection: rows.get_last_implicit(connection, uid, app))
+
+    async def producer(self, uid: int, client_id: str) -> ProducerImage | None:
+        return await self._read(lambda connection: rows.get_producer(connection, uid, client_id))
+
+    async def ledger(self) -> dict[str, int]:
+        return await self._read(rows.get_ledger)
+
+    async def list_sessions(self, wanted: rows.SessionFilter) -> list[rows.SessionSummary]:
+        return await self._read(lambda connection: rows.list_sessions(connection, wanted))
+
+    async def expired(self, before_ms: int, limit: int = 500) -> dict[str, int]:
+        """Sessions that ended before `before_ms`, oldest first: how many records are in each."""
+        return await self._read(
+            lambda connection: {
+                session_id: rows.record_count(connection, session_id)
+                for session_id in rows.ended_before(connection, before_ms, limit)
+            }
+        )
+
+    async def over_quota(self, quota_bytes: int) -> dict[str, int]:
+        """Sessions to let go of so that nine tenths of the quota are used: how many records are in each."""
+
+        def job(connection: sqlite3.Connection) -> dict[str, int]:
+            used = _used_bytes(connection)
+            if used <= quota_bytes:
+                return {}
+            chosen = rows.oldest_ended(connection, used - quota_bytes * 9 // 10)
+            return {session_id: rows.record_count(connection, session_id) for session_id in chosen}
+
+        return await self._read(job)
+
+    async def use(self) -> StorageUse:
+        def job(connection: sqlite3.Connection) -> StorageUse:
+            salvages = connection.execute(
+                "SELECT at_ms, set_aside, reason, rows_saved, tables_damaged FROM salvage ORDER BY id"
+            )
+            names = ("at_ms", "set_aside", "reason", "rows_saved", "tables_damaged")
+            return StorageUse(
+                path=str(self.path),
+                size_bytes=_pragma(connection, "page_count") * _pragma(connection, "page_size"),
+                used_bytes=_used_bytes(connection),
+                sessions=connection.execute("SELECT count(*) FROM session").fetchone()[0],
+                salvages=[dict(zip(names, row, strict=True)) for row in salvages],
+            )
+
+        return await self._read(job)
+
+    async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._thread.run(lambda: query(self._open_connection()))
+
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise RuntimeError("the database is not open")
+        return self._connection
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _used_bytes(connection: sqlite3.Connection) -> int:
+    free = _pragma(connection, "freelist_count")
+    return (_pragma(connection, "page_count") - free) * _pragma(connection, "page_size")
