@@ -26,7 +26,6 @@ from xybridd.errors import (
     UnknownSession,
 )
 from xybridd.services.committer import Committer
-from xybridd.storage.rows import SessionFilter, SessionSummary, StoredSession
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from xybridd.protocol.records import Record
     from xybridd.services.clock import Clock
     from xybridd.services.sampler import Sampler
+    from xybridd.storage.rows import SessionFilter, SessionSummary, StoredSession
     from xybridd.storage.store import Store
 
 T = TypeVar("T")

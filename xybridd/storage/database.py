@@ -14,7 +14,6 @@ import sqlite3
 import threading
 from contextlib import closing, suppress
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xybridd.core.ledger import COUNTED
@@ -24,6 +23,7 @@ from xybridd.storage import rows
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
