@@ -112,7 +112,7 @@ class Client:
         self._queue = shared.queue
         self._flusher: Flusher | None = None
         self._worker: Flusher | _NotStarted = _NOT_STARTED
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may record in the midst of it
         self._closed = False
 
     # Recording
@@ -285,7 +285,7 @@ class Client:
         self._shared = self._shared.for_child()
         self._queue = self._shared.queue
         self._flusher = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._worker = _CLOSED if self._closed else _NOT_STARTED
 
 

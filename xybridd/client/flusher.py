@@ -94,6 +94,7 @@ class Flusher:
         self._reported_drops = 0
         self._flushes: list[tuple[int, Mark]] = []
         self._reader, self._waker = socket.socketpair()
+        self._waker_lock = threading.RLock()  # a signal handler may record in the midst of it
         self._waker.setblocking(False)
         self._reader.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="xybridd-flusher", daemon=True)
@@ -111,7 +112,9 @@ class Flusher:
         """From any thread: a byte into a socket. ``urgent``: do not wait for more records to gather."""
         if urgent:
             self._urgent = True
-        with contextlib.suppress(OSError):  # full: it is being woken already; closed: nobody is there to be woken
+        # Full: it is being woken already. Closed: nobody is there to be woken. The lock keeps the two apart, so that
+        # the byte never goes to a file that got the number of a closed one.
+        with self._waker_lock, contextlib.suppress(OSError):
             self._waker.send(b"!")
 
     def give_up(self) -> None:
@@ -139,6 +142,9 @@ class Flusher:
             log.exception("the flusher failed; nothing more is recorded by this client")
         finally:
             self._disconnect()
+            with self._waker_lock:
+                self._waker.close()
+            self._reader.close()
             for _, mark in self._flushes:
                 mark.finish()
 
@@ -235,7 +241,8 @@ class Flusher:
     # Marks
 
     def flush(self, mark: Mark) -> None:
-        self._flushes.append((self._hurry(), mark))
+        self._hurry()
+        self._flushes.append((self._outbox.last_place, mark))
 
     def start_session(self, mark: Mark) -> None:
         self._begin(mark.arguments["session_id"], mark.arguments["labels"])
@@ -289,27 +296,22 @@ class Flusher:
         if after != before and self._shared.session_id == before:
             self._shared.session_id = after
 
-    def _hurry(self) -> int:
-        """Ask for what is not on disk yet to be committed now; the batch to wait for."""
+    def _hurry(self) -> None:
+        """Ask for what is not on disk yet to be committed now."""
         last = self._outbox.last_batch()
-        if last is None:
-            return 0
-        if self._outbox.is_underway(last):
+        if last is not None and self._outbox.is_underway(last):
             # It went out without asking for haste; an empty batch behind it asks.
             last = self._outbox.add_batch(last.session_id, b"[]", 0, 0)
-        last.flush = True
-        return last.seq
+        if last is not None:
+            last.flush = True
 
     def _finish_flushes(self) -> None:
-        if not self._flushes:
-            return
-        first = next((item.seq for item in self._outbox.items if isinstance(item, Batch)), None)
         waiting = []
-        for seq, mark in self._flushes:
-            if first is not None and first <= seq:
-                waiting.append((seq, mark))
-            else:
+        for place, mark in self._flushes:
+            if self._outbox.done_up_to(place):
                 mark.finish(result=True)
+            else:
+                waiting.append((place, mark))
         self._flushes = waiting
 
     # Outbox to daemon

@@ -87,7 +87,7 @@ def _encode_one(record: Record) -> bytes | None:
 class Batch:
     """Params of ``record.batch``: ``records`` is a JSON list; ``tries`` counts the answers that said no."""
 
-    __slots__ = ("count", "dropped", "flush", "records", "seq", "session_id", "tries")
+    __slots__ = ("count", "dropped", "flush", "place", "records", "seq", "session_id", "tries")
 
     def __init__(self, seq: int, session_id: str, records: bytes, count: int, dropped: int) -> None:
         self.seq = seq
@@ -97,6 +97,7 @@ class Batch:
         self.dropped = dropped
         self.flush = False
         self.tries = 0
+        self.place = 0
 
     method = "record.batch"
 
@@ -115,13 +116,14 @@ class Batch:
 class Call:
     """A call about a session; ``done`` gets its result, or None when it failed."""
 
-    __slots__ = ("arguments", "done", "method", "tries")
+    __slots__ = ("arguments", "done", "method", "place", "tries")
 
     def __init__(self, method: str, arguments: dict[str, Any], done: Callable[[msgspec.Raw | None], None]) -> None:
         self.method = method
         self.arguments = arguments
         self.done = done
         self.tries = 0
+        self.place = 0
 
     def params(self) -> bytes:
         return msgspec.json.encode(self.arguments)
@@ -135,6 +137,7 @@ class Outbox:
         self.items: deque[Item] = deque()
         self._underway: dict[int, Item] = {}
         self._last_seq = 0
+        self._last_place = 0
 
     def __len__(self) -> int:
         return len(self.items)
@@ -150,15 +153,28 @@ class Outbox:
     def add_batch(self, session_id: str, records: bytes, count: int, dropped: int) -> Batch:
         self._last_seq += 1
         batch = Batch(self._last_seq, session_id, records, count, dropped)
-        self.items.append(batch)
+        self.items.append(self._placed(batch))
         return batch
 
     def add_call(self, call: Call) -> None:
-        self.items.append(call)
+        self.items.append(self._placed(call))
 
     def put_first(self, call: Call) -> None:
         """Before everything else; only while nothing is under way."""
-        self.items.appendleft(call)
+        self.items.appendleft(self._placed(call))
+
+    def _placed(self, item: Item) -> Item:
+        self._last_place += 1
+        item.place = self._last_place
+        return item
+
+    @property
+    def last_place(self) -> int:
+        """Grows with every item: who wants to know when all there is now is done waits for `done_up_to` this."""
+        return self._last_place
+
+    def done_up_to(self, place: int) -> bool:
+        return all(item.place > place for item in self.items)
 
     def due(self) -> Iterator[Item]:
         """What may be sent now, in order.

@@ -1,0 +1,86 @@
+"""The examples, and what the README shows, run as shown."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import PATIENCE_S
+
+if TYPE_CHECKING:
+    from tests.support import Daemon
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_real_app_records_real_inferences_and_a_real_error(daemon: Daemon, folder: Path) -> None:
+    pytest.importorskip("magika", reason="the extra `examples` is not installed")
+    kinds = {
+        "a.py": "import os\n\nprint(os.getcwd())\n" * 20,
+        "b.json": json.dumps({"names": ["one", "two"], "numbers": {str(n): n for n in range(50)}}, indent=2),
+    }
+    shown = folder / "files"
+    shown.mkdir()
+    for name, text in kinds.items():
+        (shown / name).write_text(text)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "classify_files.py"), str(shown)],
+        env=daemon.env,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^python .*a\.py$", done.stdout, re.MULTILINE)
+    assert re.search(r"^json .*b\.json$", done.stdout, re.MULTILINE)
+    found = json.loads(daemon.xybridd("sessions", "show", "--app", "classify-files", "--json").stdout)
+    assert found["total_inferences"] == 2
+    assert found["error_count"] == 1
+    assert "FileNotFoundError" in found["errors"][0]["message"]
+    (model,) = found["extensions"]["models"].values()
+    assert 0 < model["latency_ms"]["p50"] < 60_000
+    assert found["extensions"]["end_reason"] == "ended"
+
+
+def test_the_three_lines_of_the_readme(daemon: Daemon) -> None:
+    (first,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "import xybridd" in block]
+    assert len([line for line in first.splitlines() if line.strip()]) == 3
+    subprocess.run([sys.executable, "-c", first], env=daemon.env, check=True, timeout=PATIENCE_S)
+    found = json.loads(daemon.xybridd("sessions", "show", "--app", "kiosk", "--json").stdout)
+    assert found["by_model"]["whisper-tiny@1.0"]["total_latency_ms"] == 212
+
+
+@pytest.mark.skipif(shutil.which("nc") is None, reason="nc is not installed (Debian: netcat-openbsd)")
+def test_the_line_for_nc_of_the_readme(daemon: Daemon) -> None:
+    match = re.search(r"\$ (echo '\{.*?\}' \|\s+nc .*?)\n", README, re.DOTALL)
+    assert match
+    done = subprocess.run(
+        ["sh", "-c", match[1]], env=daemon.env, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    session_id = json.loads(done.stdout)["result"]["session_id"]
+    found = json.loads(daemon.xybridd("sessions", "show", session_id, "--json").stdout)
+    assert found["total_inferences"] == 1
+    assert found["extensions"]["app"] == "nc"
+
+
+def test_the_exchange_of_the_protocol_document(daemon: Daemon) -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+    lines = [json.loads(line) for line in re.findall(r'^    (\{"jsonrpc".*\})$', text, re.MULTILINE)]
+    requests = [line for line in lines if "method" in line]
+    answers = {line["id"]: line["result"] for line in lines if "result" in line}
+    assert len(requests) == 3
+    with daemon.wire() as wire:
+        for request in requests:
+            wire.send_line(json.dumps(request).encode())
+            answer = wire.read()
+            assert answer["result"].keys() == answers[request["id"]].keys()
+    assert answer["result"]["last_seq"] == 1
