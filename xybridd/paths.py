@@ -7,6 +7,7 @@ environment names the socket does not pay for it.
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 APP = "xybridd"
@@ -21,7 +22,10 @@ SUN_PATH_BYTES = 108 if os.uname().sysname == "Linux" else 104
 def user_socket() -> Path:
     import platformdirs  # noqa: PLC0415
 
-    return Path(platformdirs.user_runtime_dir(APP)) / SOCKET_NAME
+    with warnings.catch_warnings():
+        # Without a login there is no XDG_RUNTIME_DIR; platformdirs then warns, and names a folder in /tmp.
+        warnings.simplefilter("ignore")
+        return Path(platformdirs.user_runtime_dir(APP)) / SOCKET_NAME
 
 
 def client_sockets() -> tuple[Path, ...]:

@@ -34,6 +34,7 @@ class Listener:
         try:
             # Made for its owner alone; a folder that is there already keeps its mode, others may share it.
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._check_folder()
             self._lock.acquire()
             self._clear()
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -62,6 +63,12 @@ class Listener:
                 f"the socket path {self.path} is too long: {size} bytes, and the system takes at most "
                 f"{SUN_PATH_BYTES - 1}; {_ADVICE}"
             )
+
+    def _check_folder(self) -> None:
+        """A folder of another user's, made in /tmp before us, is no place for a socket that apps trust."""
+        owner = self.path.parent.stat().st_uid
+        if owner not in {0, os.getuid()}:
+            raise StartError(f"the folder {self.path.parent} belongs to another user (uid {owner}); {_ADVICE}")
 
     def _clear(self) -> None:
         """Remove a socket file that nobody listens at any more."""

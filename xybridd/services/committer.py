@@ -109,8 +109,10 @@ class Committer:
             except CorruptDatabase as error:
                 self._degrade(f"the database is damaged: {error}")
                 write = self._rescued(str(error))
-            except StorageError as error:
-                self._degrade(str(error))
+            except Exception as error:
+                if not isinstance(error, StorageError):
+                    log.exception("a commit failed in a way that it should not")
+                self._degrade(str(error) or type(error).__name__)
                 await asyncio.sleep(self._retry_s)
                 self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
                 write = self._work.retry()

@@ -340,17 +340,18 @@ class Recorder:
         return self._store.write(self._collected)
 
     async def rescue(self, reason: str) -> None:
-        """After damage: what memory holds is newer than what was salvaged, so all of it is written again."""
+        """After damage: what memory holds is newer than what was salvaged, so all of it is written on top."""
         await self._store.salvage(reason, self._clock.wall_ms())
         self.registry.note_all()
         self.ledger.change_all()
-        self.collect_again()
-
-    def collect_again(self) -> None:
-        self._collected.ledger |= self.ledger.take_changes()
-        fresh = Changes(deleted_sessions=self._collected.deleted_sessions, ledger=self._collected.ledger)
-        self._collected_producers = self.registry.take_changes(fresh)
-        self._collected = fresh
+        everything = Changes(
+            deleted_sessions=self._collected.deleted_sessions,
+            ledger=self._collected.ledger | self.ledger.take_changes(),
+        )
+        self._collected_producers = self.registry.take_changes(everything)
+        self._collected = everything
+        await self._store.write(everything)
+        self.ledger.remove(max(0, await self._store.unaccounted()), "damage")
 
     def settle(self) -> None:
         for producer, image in zip(self._collected_producers, self._collected.producers, strict=True):

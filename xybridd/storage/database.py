@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xybridd.core.ledger import COUNTED
+from xybridd.core.ledger import COUNTED, RECEIVED
 from xybridd.errors import CorruptDatabase, StartError, StorageError
 from xybridd.storage import rows
 
@@ -155,8 +155,11 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 # Salvage
 
 
-def salvage(path: Path, reason: str, now_ms: int) -> sqlite3.Connection:
-    """Move the damaged file aside and copy what can be read of it into a new one."""
+def salvage(path: Path, reason: str, now_ms: int, *, balanced: bool = True) -> sqlite3.Connection:
+    """Move the damaged file aside and copy what can be read of it into a new one.
+
+    ``balanced``: also make the ledger agree; not when somebody holds newer sessions, and a newer ledger, in memory.
+    """
     aside = _beside(path, f".damaged-{now_ms}")
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
@@ -169,7 +172,8 @@ def salvage(path: Path, reason: str, now_ms: int) -> sqlite3.Connection:
         saved += count
         if not whole:
             damaged.append(table)
-    _balance(connection)
+    if balanced:
+        balance(connection)
     connection.execute(
         "INSERT INTO salvage (at_ms, set_aside, reason, rows_saved, tables_damaged) VALUES (?, ?, ?, ?, ?)",
         (now_ms, aside.name, reason, saved, " ".join(damaged)),
@@ -179,22 +183,21 @@ def salvage(path: Path, reason: str, now_ms: int) -> sqlite3.Connection:
     return connection
 
 
-def _balance(connection: sqlite3.Connection) -> None:
+def balance(connection: sqlite3.Connection) -> None:
     """Make the ledger agree with what was saved: what it counted and is nowhere now was removed by the damage."""
     for table in ("model", "error"):
         connection.execute(f"DELETE FROM {table} WHERE session_id NOT IN (SELECT session_id FROM session)")  # noqa: S608
-    ledger = rows.get_ledger(connection)
-    removed = sum(amount for name, amount in ledger.items() if name.startswith("removed."))
-    missing = ledger.get(COUNTED, 0) - removed - rows.records_in_sessions(connection)
+    missing = rows.unaccounted(connection)
     if missing > 0:
-        found = {"removed.damage": ledger.get("removed.damage", 0) + missing}
+        grown = ["removed.damage"]
     else:
         # The ledger itself lost rows: what is in the sessions was received and counted.
-        found = {name: ledger.get(name, 0) - missing for name in (COUNTED, "received")} if missing else {}
-    for name, amount in found.items():
+        grown, missing = [COUNTED, RECEIVED], -missing
+    for name in grown if missing else []:
         connection.execute(
-            "INSERT INTO ledger (name, amount) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET amount = excluded.amount",
-            (name, amount),
+            "INSERT INTO ledger (name, amount) VALUES (?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET amount = amount + excluded.amount",
+            (name, missing),
         )
 
 

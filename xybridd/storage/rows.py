@@ -16,6 +16,7 @@ from xybridd.core.capabilities import HardwareCapabilities
 from xybridd.core.category import ErrorCategory
 from xybridd.core.changes import Changes, ErrorImage, ModelImage, ProducerImage, SessionHead
 from xybridd.core.histogram import Histogram
+from xybridd.core.ledger import COUNTED
 from xybridd.core.stats import StatsTotals
 
 if TYPE_CHECKING:
@@ -168,6 +169,16 @@ def records_in_sessions(connection: sqlite3.Connection) -> int:
     calls = connection.execute("SELECT coalesce(sum(call_count), 0) FROM model").fetchone()[0]
     errors = connection.execute("SELECT coalesce(sum(count), 0) FROM error").fetchone()[0]
     return int(calls + errors)
+
+
+def unaccounted(connection: sqlite3.Connection) -> int:
+    """How many records the ledger counted that are in no session and were not removed; after damage, what it took.
+
+    Negative when the ledger itself lost something.
+    """
+    ledger = get_ledger(connection)
+    removed = sum(amount for name, amount in ledger.items() if name.startswith("removed."))
+    return ledger.get(COUNTED, 0) - removed - records_in_sessions(connection)
 
 
 class SessionSummary(msgspec.Struct, frozen=True):

@@ -70,9 +70,13 @@ class Store:
             if self._connection is not None:
                 with suppress(Exception):
                     self._connection.close()
-            self._connection = salvage(self.path, reason, now_ms)
+            self._connection = salvage(self.path, reason, now_ms, balanced=False)
 
         await self._thread.run(job)
+
+    async def unaccounted(self) -> int:
+        """Records that the ledger counted and that are nowhere: after damage, what it took."""
+        return await self._read(rows.unaccounted)
 
     async def close(self) -> None:
         """Moves the write-ahead log into the file: what a clean end looks like."""
