@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import inspect
 import logging
 import os
 import sys
@@ -354,6 +353,8 @@ class Inference:
             self._client.record_error(error, self.model_id, self.version)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        import inspect  # noqa: PLC0415 - only who decorates pays for it
+
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)

@@ -29,6 +29,7 @@ from xybridd.services.clock import SystemClock
 from xybridd.services.recorder import Recorder
 from xybridd.services.retention import Retention
 from xybridd.services.sampler import Sampler
+from xybridd.services.sessions import Installation
 from xybridd.storage.store import Store
 
 if TYPE_CHECKING:
@@ -121,18 +122,21 @@ class _Daemon:
 
     def _recorder(self, store: Store, sampler: Sampler, device_id: str) -> Recorder:
         config = self.config
-        return Recorder(
-            store=store,
-            sampler=sampler,
-            clock=self.clock,
+        installation = Installation(
             device_id=device_id,
             boot_id=lifecycle.boot_id(),
             owner_uid=os.getuid(),
             sdk_version=__version__,
-            commit_interval_s=config.storage.commit_interval_ms / 1000,
             limits=SessionLimits(config.session.max_models, config.session.max_errors),
-            lifetimes=_lifetimes(config),
             max_sessions=config.limits.max_sessions,
+        )
+        return Recorder(
+            store=store,
+            sampler=sampler,
+            clock=self.clock,
+            installation=installation,
+            lifetimes=_lifetimes(config),
+            commit_interval_s=config.storage.commit_interval_ms / 1000,
         )
 
     async def _drain(self, server: Server, recorder: Recorder) -> None:

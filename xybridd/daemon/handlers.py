@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from xybridd.config import Config
     from xybridd.services.clock import Clock
-    from xybridd.services.recorder import Link, Recorder, Ticket
+    from xybridd.services.recorder import Recorder, Ticket
     from xybridd.services.retention import Retention
     from xybridd.services.sampler import Sampler
+    from xybridd.services.sessions import Link
     from xybridd.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ async def _hello(services: Services, link: Link, params: m.HelloParams) -> Reply
         m.HelloResult(
             protocol=m.PROTOCOL_VERSION,
             daemon_version=__version__,
-            device_id=services.recorder.device_id,
+            device_id=services.recorder.installation.device_id,
             last_seq=last_seq,
             limits={"max_frame_bytes": limits.max_frame_bytes, "max_batch_records": limits.max_batch_records},
         )
@@ -161,7 +162,7 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
             "version": __version__,
             "pid": os.getpid(),
             "uptime_s": round(services.clock.monotonic_s() - services.started_s, 3),
-            "device_id": recorder.device_id,
+            "device_id": recorder.installation.device_id,
             "connections": services.connections(),
             "sessions": {"active": recorder.registry.active_count(), "stored": use.sessions},
             "storage": {

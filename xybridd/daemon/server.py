@@ -32,7 +32,7 @@ from xybridd.protocol.framing import (
     encode_result,
     parse_request,
 )
-from xybridd.services.recorder import Link
+from xybridd.services.sessions import Link
 
 log = logging.getLogger(__name__)
 
