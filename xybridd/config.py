@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import msgspec
 from msgspec import Meta
@@ -74,8 +74,8 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_waiting_answers: Annotated[
         int, Meta(ge=1), _says("answers that may wait for the disk before more records are refused")
     ] = 20_000
-    max_partial_bytes: Annotated[
-        int, Meta(ge=2**16), _says("bytes of unfinished lines kept for all connections together")
+    max_held_bytes: Annotated[
+        int, Meta(ge=2**16), _says("bytes heard and not carried out yet, for all connections together")
     ] = 2**25
 
 
@@ -86,10 +86,14 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+_Level = Literal["debug", "info", "warning", "error"]
+
+#: msgspec says only that the value is none of an enum's.
+_LEVELS_EXPECTED = f"expected one of {', '.join(get_args(_Level))}"
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    level: Annotated[Literal["debug", "info", "warning", "error"], _says("the least that is logged", live=True)] = (
-        "info"
-    )
+    level: Annotated[_Level, _says("the least that is logged", live=True)] = "info"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,7 +143,8 @@ def parse(text: str, path: Path) -> Loaded:
         expected, _, place = str(error).partition(" - at `$")
         key = place.rstrip("`").lstrip(".") or "the file"
         shown = _value_at(tables, key)
-        raise ConfigError(f"{path}: {key} = {shown}: {expected[:1].lower()}{expected[1:]}") from error
+        expected = _LEVELS_EXPECTED if key == "log.level" else expected[:1].lower() + expected[1:]
+        raise ConfigError(f"{path}: {key} = {shown}: {expected}") from error
     return Loaded(config, str(path), warnings)
 
 

@@ -39,7 +39,8 @@ def _show(found: dict[str, Any]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
-    table.add_row("sessions", f"{sessions['active']} active, {sessions['stored']} stored")
+    stored = "unknown" if sessions["stored"] is None else f"{sessions['stored']:,}"
+    table.add_row("sessions", f"{sessions['active']:,} active, {stored} stored")
     table.add_row("connections", str(found["connections"] - 1))  # this one does not count
     table.add_row("records", f"{ledger['counted']:,} counted of {ledger['received']:,} received")
     for name, amount in (
@@ -51,8 +52,9 @@ def _show(found: dict[str, Any]) -> None:
     ):
         if amount:
             table.add_row(name, f"{amount:,}")
-    table.add_row("storage", f"{size(storage['used_bytes'])} of {size(storage['quota_bytes'])}, {storage['path']}")
-    for salvage in storage["salvages"]:
+    used = size(storage["used_bytes"]) if "used_bytes" in storage else "unknown"
+    table.add_row("storage", f"{used} of {size(storage['quota_bytes'])}, {storage['path']}")
+    for salvage in storage.get("salvages", []):
         table.add_row("salvaged", f"{salvage['rows_saved']} rows; the damaged file is {salvage['set_aside']}")
     table.add_row("upload", found["upload"]["state"])
     table.add_row("device", found["device_id"])

@@ -48,6 +48,9 @@ _BATCH_RECORDS = 1000
 #: Past so many batches that the daemon has not acknowledged, records wait in the queue.
 _MOST_BATCHES = 32
 
+#: Past so many, a batch asks for its commit at once: waiting for company is for a trickle, a stream is its own.
+_BATCHES_TO_HURRY = 4
+
 #: Records converted before other threads get a turn: some tens of microseconds.
 _TURN_RECORDS = 32
 
@@ -236,7 +239,8 @@ class Flusher:
             return
         session_id = self._shared.session_id or self._begin(str(uuid.uuid4()), {})
         dropped, self._reported_drops = self._shared.dropped - self._reported_drops, self._shared.dropped
-        self._outbox.add_batch(session_id, encoded, len(records) - left_out, dropped)
+        batch = self._outbox.add_batch(session_id, encoded, len(records) - left_out, dropped)
+        batch.flush = len(self._outbox) >= _BATCHES_TO_HURRY
 
     # Marks
 

@@ -23,6 +23,9 @@ _BUCKETS_PER_OCTAVE = 2**SCALE
 #: bounds the buckets that a hostile producer can fill (73 octaves of 32).
 ZERO_THRESHOLD = 2.0**-20
 
+#: Below so many values, making a Counter costs more than it saves.
+_FEW = 16
+
 
 def bucket_index(value: float) -> int:
     """The bucket of a value above `ZERO_THRESHOLD`; an exact power of the base belongs to the bucket it closes."""
@@ -78,6 +81,11 @@ class Histogram:
             self.zero_count += len(values) - len(positive)
             values = positive
         buckets = self.buckets
+        if len(values) < _FEW:
+            for value in values:
+                index = ceil(log2(value) * 32) - 1
+                buckets[index] = buckets.get(index, 0) + 1
+            return
         for index, count in Counter([ceil(log2(value) * 32) - 1 for value in values]).items():
             buckets[index] = buckets.get(index, 0) + count
 
@@ -112,12 +120,17 @@ class Histogram:
         counts = [self.buckets.get(index, 0) for index in range(offset, indexes[-1] + 1)] if indexes else []
         return HistogramSummary(
             count=self.count,
-            p50=round(self.quantile(0.5), 3),
-            p90=round(self.quantile(0.9), 3),
-            p99=round(self.quantile(0.99), 3),
+            p50=self._shown(0.5),
+            p90=self._shown(0.9),
+            p99=self._shown(0.99),
             max=self.max,
             histogram={"scale": SCALE, "zero_count": self.zero_count, "offset": offset, "counts": counts},
         )
+
+    def _shown(self, q: float) -> float:
+        """A quantile to the microsecond; below that the digits are kept, and rounding never passes the maximum."""
+        value = self.quantile(q)
+        return min(round(value, 3), self.max) if value >= 1 else value
 
     def to_bytes(self) -> bytes:
         indexes = sorted(self.buckets)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from xybridd.core.stats import LARGEST_COUNTER
+
 RECEIVED = "received"
 COUNTED = "counted"
 DUPLICATES = "duplicates"
@@ -33,7 +35,7 @@ class Ledger:
 
     def _add(self, name: str, amount: int) -> None:
         if amount:
-            self._counts[name] = self._counts.get(name, 0) + amount
+            self._counts[name] = min(self._counts.get(name, 0) + amount, LARGEST_COUNTER)
             self._changed.add(name)
 
     def __getitem__(self, name: str) -> int:

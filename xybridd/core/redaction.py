@@ -16,16 +16,19 @@ MAX_MESSAGE_BYTES = 1024
 #: Only so much of a message is looked at: eight times what is kept, so that what redaction shortens still fills it.
 _LOOKED_AT = 8 * MAX_MESSAGE_BYTES
 
+_URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'<>]*")
+
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
-    # https://user:secret@host/path?token=… keeps its host and path.
-    (re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)[^\s/@?#\"'<>]{1,512}@"), r"\1"),
-    (re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s?#\"'<>]{1,2048})\?[^\s#\"'<>]{0,2048}"), r"\1"),
-    # Authorization: Bearer …, api_key=…, "token": "…"
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), r"\1 [redacted]"),
+    # Authorization: Bearer …; a plain word after it ("basic authentication failed") is no token.
+    (
+        re.compile(r"\b((?i:bearer|basic))\s{1,8}(?=\S*[0-9=._~+/-]|\S*[a-z][A-Z]|\S{20})[A-Za-z0-9._~+/=-]{6,}"),
+        r"\1 [redacted]",
+    ),
+    # api_key=…, "token": "…", CLIENT_SECRET: …; a mere number ("max token: 4096") is none.
     (
         re.compile(
-            r"(?i)\b((?:api|access|secret|private|auth)?[_-]?(?:key|token|secret|password|passwd))"
-            r"(\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?)(?!\[redacted)[^\s\"',;&\\]{4,}"
+            r"(?i)(?<![\w-])([\w-]{0,40}?(?:(?:api|access|secret|private|auth)[_-]?key|token|secret|password|passwd))"
+            r"(\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?)(?!\[redacted|\d+\b)[^\s\"',;&\\]{4,}"
         ),
         r"\1\2[redacted]",
     ),
@@ -38,15 +41,28 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         "[redacted]",
     ),
-    (re.compile(r"[\w.+%-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"), "[email]"),
-    # /home/ada/models, /Users/ada/…, C:\Users\ada\…, /root/… → ~/…
-    (re.compile(r"(?<![\w.~-])(?:/(?:home|Users)/[^/\s\"':;,)\]]{1,128}|/root(?=[/\s\"':;,)\]]|$))"), "~"),
-    (re.compile(r"(?i)\b[A-Z]:\\{1,2}Users\\{1,2}[^\\\s\"':;,)\]]{1,128}"), "~"),
+    # The last label is letters alone: wav2vec2@1.0 is a model, not an address.
+    (re.compile(r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[^\W\d_]{2,63}"), "[email]"),
+    # /home/ada/models, /var/home/ada, /Users/ada/…, C:\Users\Ada Lovelace\…, /root/… → ~/…
+    (re.compile(r"(?<![\w.~-])(?:(?:/var)?/(?:home|Users)/[^/\s\"':;,)\]]{1,128}|/root(?=[/\s\"':;,)\]]|$))"), "~"),
+    (re.compile(r"(?i)\b[A-Z]:\\{1,2}Users\\{1,2}(?:[^\\\r\n\"':;,)\]]{1,64}(?=\\)|[^\\\s\"':;,)\]]{1,128})"), "~"),
 )
 
-_ADDRESS = re.compile(
-    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\.\d)|(?=[0-9A-Fa-f:]*\d)[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?!\w)"
+_IPV4 = r"\d{1,3}(?:\.\d{1,3}){3}"
+_ADDRESSES = (
+    re.compile(rf"(?<![\w.:])(?=[0-9A-Fa-f:]*\d)(?:[0-9A-Fa-f]{{0,4}}:){{2,7}}(?:{_IPV4}|[0-9A-Fa-f]{{0,4}})(?![\w:])"),
+    re.compile(rf"(?<![\w.]){_IPV4}(?!\w|\.\d)"),
 )
+
+
+def _bare_url(match: re.Match[str]) -> str:
+    """Without user info and query: https://user:secret@host/path?token=…#part → https://host/path#part."""
+    scheme, _, rest = match[0].partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    rest = authority.rpartition("@")[2] + rest[len(authority) :]
+    path, asked, query = rest.partition("?")
+    part = "#" + query.partition("#")[2] if asked and "#" in query else ""
+    return f"{scheme}://{path}{part}"
 
 
 def _address(match: re.Match[str]) -> str:
@@ -60,9 +76,13 @@ def _address(match: re.Match[str]) -> str:
 def redact(message: str) -> str:
     """The message without what identifies a person or opens a door, cut to `MAX_MESSAGE_BYTES`."""
     text = message[:_LOOKED_AT]
+    if len(message) > _LOOKED_AT and (spaces := re.search(r"\s\S*$", text)):
+        text = text[: spaces.start()]  # half a secret would not be known for one
+    text = _URL.sub(_bare_url, text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    text = _ADDRESS.sub(_address, text)
+    for pattern in _ADDRESSES:
+        text = pattern.sub(_address, text)
     if len(text) * 4 <= MAX_MESSAGE_BYTES:
         return text
     return text.encode()[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore")

@@ -207,6 +207,7 @@ class Registry:
     def end(self, tracked: Tracked, reason: EndReason, at_ms: int, successor: str | None = None) -> None:
         head = tracked.session.head
         tracked.session.end(reason, at_ms, successor)
+        tracked.attached = set()
         self.note(tracked.session)
         if head.implicit and self.implicit.get((head.uid, head.app)) == head.session_id:
             del self.implicit[head.uid, head.app]
@@ -231,16 +232,7 @@ class Registry:
 
     def trim(self) -> None:
         """Let go of ended sessions and departed producers that are on disk, but for the latest few."""
-        resting = [
-            session_id
-            for session_id, tracked in self.sessions.items()
-            if not (
-                tracked.session.active
-                or tracked.attached
-                or session_id in self.changed_sessions
-                or session_id in self._being_written
-            )
-        ]
+        resting = [session_id for session_id in self.sessions if self._rests(session_id)]
         for session_id in resting[: -self.KEPT]:
             del self.sessions[session_id]
         departed = [
@@ -250,3 +242,27 @@ class Registry:
         ]
         for key in departed[: -self.KEPT]:
             del self.producers[key]
+
+    def _rests(self, session_id: str) -> bool:
+        """Whether a session has ended, nobody uses it, and the disk knows all of it."""
+        tracked = self.sessions[session_id]
+        return not (
+            tracked.session.active
+            or tracked.attached
+            or session_id in self.changed_sessions
+            or session_id in self._being_written
+        )
+
+    def let_go(self, session_id: str) -> bool:
+        """Take a session out of memory, if it rests there; whether it is out."""
+        if session_id in self.sessions and self._rests(session_id):
+            del self.sessions[session_id]
+        return session_id not in self.sessions
+
+    def clear(self) -> None:
+        """Forget everything: what was read turned out to be damaged."""
+        self.sessions.clear()
+        self.producers.clear()
+        self.implicit.clear()
+        self.changed_sessions.clear()
+        self.changed_producers.clear()

@@ -74,9 +74,8 @@ class ModelEntry:
         latest = max([now_ms if call.timestamp_ms is None else call.timestamp_ms for call in calls])
         self.last_called_ms = max(self.last_called_ms, latest)
         self.latency.extend(latencies)
-        for call in calls:
-            if call.stats is not None:
-                self.stats.add(call.stats)
+        if given := [call.stats for call in calls if call.stats is not None]:
+            self.stats.extend(given)
         return added
 
     def image(self, session_id: str) -> ModelImage:
@@ -169,7 +168,7 @@ class Session:
             entry.latency = Histogram.from_bytes(image.latency)
             entry.stats = StatsTotals.from_bytes(image.stats)
             self.total_inferences += image.call_count
-            self.total_latency_ms += image.total_latency_ms
+            self.total_latency_ms = min(self.total_latency_ms + image.total_latency_ms, LARGEST_COUNTER)
             self._touched = max(self._touched, image.touched)
         for found in errors:
             error = self._add_error(ErrorCategory(found.category), found.message, found.model_id, found.first_seen_ms)
@@ -263,12 +262,12 @@ class Session:
     def _called(self, record: InferenceRecord) -> ModelEntry:
         """The entry of a call that was not seen before; notes that the model was used."""
         entry = self._entry(record.model_id, record.version)
-        known = entry.model_id != OTHER or record.model_id == OTHER
-        used = record.model_id if known else OTHER
+        kept_apart = f"{record.model_id}@{record.version}" in self.models
+        used = record.model_id if kept_apart else OTHER
         if used not in self.head.models_used:
             self.head.models_used.append(used)
             self._head_changed = True
-        if known:
+        if kept_apart:
             self._by_call[record.model_id, record.version] = entry
         return entry
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from xybridd.core.histogram import Histogram
-
-if TYPE_CHECKING:
-    from xybridd.protocol.records import InferenceStats
+from xybridd.protocol.records import InferenceStats
 
 #: Sums stop here: SQLite's largest integer. The reference's u64 would wrap in a release build.
 LARGEST_COUNTER = 2**63 - 1
@@ -23,13 +23,14 @@ class Rate(msgspec.Struct):
     min: float = 0.0
     max: float = 0.0
 
-    def add(self, value: float) -> None:
-        if self.count == 0 or value < self.min:
-            self.min = value
-        if self.count == 0 or value > self.max:
-            self.max = value
-        self.count += 1
-        self.total += value
+    def extend(self, values: list[float]) -> None:
+        low, high = min(values), max(values)
+        if self.count == 0 or low < self.min:
+            self.min = low
+        if self.count == 0 or high > self.max:
+            self.max = high
+        self.count += len(values)
+        self.total += sum(values)
 
     def merge(self, other: Rate) -> None:
         if other.count == 0:
@@ -47,10 +48,10 @@ class Amount(msgspec.Struct):
     total: int = 0
     max: int = 0
 
-    def add(self, value: int) -> None:
-        self.count += 1
-        self.total = min(self.total + value, LARGEST_COUNTER)
-        self.max = max(self.max, value)
+    def extend(self, values: list[int]) -> None:
+        self.count += len(values)
+        self.total = min(self.total + sum(values), LARGEST_COUNTER)
+        self.max = max(self.max, *values)
 
     def merge(self, other: Amount) -> None:
         self.count += other.count
@@ -60,6 +61,7 @@ class Amount(msgspec.Struct):
 
 _RATES = ("tokens_per_second", "samples_per_second")
 _AMOUNTS = ("memory_peak_mb", "input_tokens", "output_tokens")
+_FIELDS = InferenceStats.__struct_fields__
 _NAMES = ("execution_target", "hardware_used")
 
 
@@ -75,18 +77,24 @@ class StatsTotals:
         self.time_to_first_token_ms = Histogram()
 
     def add(self, stats: InferenceStats) -> None:
-        for field in _RATES:
-            if (rate := getattr(stats, field)) is not None:
-                self.rates.setdefault(field, Rate()).add(rate)
-        for field in _AMOUNTS:
-            if (amount := getattr(stats, field)) is not None:
-                self.amounts.setdefault(field, Amount()).add(amount)
-        for field in _NAMES:
-            if (name := getattr(stats, field)) is not None:
+        self.extend([stats])
+
+    def extend(self, given: list[InferenceStats]) -> None:
+        """Count many at once, a field after the other, which is several times cheaper than one by one."""
+        for field, said in zip(_FIELDS, zip(*map(astuple, given), strict=True), strict=True):
+            values: list[Any] = [value for value in said if value is not None]
+            if not values:
+                continue
+            if field in _RATES:
+                self.rates.setdefault(field, Rate()).extend(values)
+            elif field in _AMOUNTS:
+                self.amounts.setdefault(field, Amount()).extend(values)
+            elif field in _NAMES:
                 counts = self.names.setdefault(field, {})
-                counts[name] = counts.get(name, 0) + 1
-        if stats.time_to_first_token_ms is not None:
-            self.time_to_first_token_ms.add(stats.time_to_first_token_ms)
+                for name, count in Counter(values).items():
+                    counts[name] = counts.get(name, 0) + count
+            else:
+                self.time_to_first_token_ms.extend(values)
 
     def merge(self, other: StatsTotals) -> None:
         for field, rate in other.rates.items():

@@ -63,6 +63,8 @@ class _Daemon:
         loop = asyncio.get_running_loop()
         config = self.config
         started_s = self.clock.monotonic_s()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
         folder = data_folder(config.storage.path)
         store = Store(folder, loop)
         listener = Listener(daemon_socket(config.socket.path), int(config.socket.mode, 8))
@@ -95,8 +97,6 @@ class _Daemon:
                 )
             )
             await server.listen(sock)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload, recorder, retention)
             lifecycle.tell_systemd_ready()
             log.info(
@@ -137,6 +137,7 @@ class _Daemon:
             installation=installation,
             lifetimes=_lifetimes(config),
             commit_interval_s=config.storage.commit_interval_ms / 1000,
+            most_waiting=config.limits.max_waiting_answers,
         )
 
     async def _drain(self, server: Server, recorder: Recorder) -> None:

@@ -12,7 +12,7 @@ from xybridd import __version__
 from xybridd.core.category import category_named
 from xybridd.core.registry import Identity
 from xybridd.core.session import judge_error
-from xybridd.errors import InternalError, InvalidParams, MethodNotFound, Overloaded, WireError
+from xybridd.errors import InternalError, InvalidParams, MethodNotFound, StorageError, WireError
 from xybridd.protocol import messages as m
 from xybridd.protocol.framing import Request, decode_params
 from xybridd.protocol.records import ErrorRecord, InferenceRecord
@@ -154,7 +154,15 @@ async def _device_capabilities(services: Services, _link: Link, _params: m.NoPar
 async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -> Reply:
     recorder = services.recorder
     failure = recorder.committer.failure
-    use = await services.store.use()
+    try:
+        use = await services.store.use()
+        stored: dict[str, Any] = {
+            "size_bytes": use.size_bytes, "used_bytes": use.used_bytes, "salvages": use.salvages
+        }  # fmt: skip
+        count: int | None = use.sessions
+    except StorageError as error:
+        # Status is asked for when something is wrong: what cannot be read is left out, and said.
+        failure, stored, count = failure or f"the database cannot be read: {error}", {}, None
     return Reply(
         {
             "state": "ok" if failure is None else "degraded",
@@ -164,13 +172,11 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
             "uptime_s": round(services.clock.monotonic_s() - services.started_s, 3),
             "device_id": recorder.installation.device_id,
             "connections": services.connections(),
-            "sessions": {"active": recorder.registry.active_count(), "stored": use.sessions},
+            "sessions": {"active": recorder.registry.active_count(), "stored": count},
             "storage": {
-                "path": use.path,
-                "size_bytes": use.size_bytes,
-                "used_bytes": use.used_bytes,
+                "path": str(services.store.path),
                 "quota_bytes": services.retention.quota_bytes,
-                "salvages": use.salvages,
+                **stored,
             },
             "upload": {"state": "off", "reason": "this version keeps everything on the device"},
             "ledger": recorder.ledger.shown(),
@@ -223,18 +229,13 @@ def _records_in(params: msgspec.Raw) -> int:
         return 1
 
 
-async def answer(services: Services, link: Link, request: Request, *, waiting: int) -> Reply:
-    """Carry out one request. Raises WireError, and nothing else; what is refused is counted.
-
-    ``waiting`` is how many answers wait for the disk already.
-    """
+async def answer(services: Services, link: Link, request: Request) -> Reply:
+    """Carry out one request. Raises WireError, and nothing else; what is refused is counted."""
     method = METHODS.get(request.method)
     if method is None:
         raise MethodNotFound(f"there is no method {request.method[:64]!r}; docs/protocol.md lists them")
     try:
         params = decode_params(method.params, request.params)
-        if method.records and waiting >= services.config.limits.max_waiting_answers:
-            raise Overloaded("too many answers wait for the disk", retry_after_ms=1000)
         return await method.call(services, link, params)
     except WireError as error:
         if method.records:

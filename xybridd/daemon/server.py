@@ -39,6 +39,12 @@ log = logging.getLogger(__name__)
 #: A connection with so many requests under way is not read from until half of them are done.
 _MOST_OUTSTANDING = 1024
 
+#: Lines that were heard and not carried out: past so many bytes no more are read.
+_MOST_BACKLOG_BYTES = 2**18
+
+#: How long one connection's requests are carried out before the others have their turn.
+_TURN_S = 0.005
+
 #: How long a connection that is being closed may still send, unheard, so that it can read what was said last.
 _LINGER_S = 1.0
 
@@ -67,8 +73,8 @@ def process_name(pid: int) -> str:
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_backlog", "_closing", "_final", "_held", "_outstanding", "_peer_reads", "_pump", "_server", "_splitter",
-        "_transport", "link", "weighed_bytes",
+        "_backlog", "_backlog_bytes", "_closing", "_final", "_held", "_kept", "_outstanding", "_peer_reads", "_pump",
+        "_server", "_splitter", "_transport", "link", "weighed_bytes",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -76,7 +82,10 @@ class Connection(asyncio.Protocol):
         self._splitter = LineSplitter(server.services.config.limits.max_frame_bytes)
         self._backlog: deque[bytes] = deque()
         self._pump: asyncio.Task[None] | None = None
+        self._backlog_bytes = 0
         self._outstanding = 0
+        #: Answers that wait for the disk, by the commit that they wait for.
+        self._kept: dict[asyncio.Future[None], list[bytes]] = {}
         self._peer_reads = True
         self._held = False
         #: Nothing more is heard from the peer; what was heard is still answered.
@@ -101,8 +110,8 @@ class Connection(asyncio.Protocol):
             return
         lines, too_long = self._splitter.feed(data)
         self._backlog.extend(lines)
-        if lines and self._pump is None:
-            self._pump = asyncio.create_task(self._work())
+        self._backlog_bytes += sum(map(len, lines))
+        self._go_on()
         if too_long is not None:
             self.dismiss(too_long)
         else:
@@ -117,7 +126,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._closing = True
-        self._backlog.clear()
+        self._drop_backlog()
         self._server.closed(self)
 
     def pause_writing(self) -> None:
@@ -126,14 +135,15 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._peer_reads = True
+        self._go_on()
         self._regulate()
 
     # What it does
 
     @property
     def held_bytes(self) -> int:
-        """What it sent of a line that has no end yet."""
-        return 0 if self._closing else self._splitter.held_bytes
+        """What it sent that was not carried out yet."""
+        return self._backlog_bytes + (0 if self._closing else self._splitter.held_bytes)
 
     def dismiss(self, error: WireError) -> None:
         """Hear nothing more, answer what was heard, say what is wrong, close."""
@@ -143,6 +153,19 @@ class Connection(asyncio.Protocol):
         self._regulate()
         self._close_when_done()
 
+    def cut_short(self, error: WireError) -> None:
+        """Carry out nothing more, say why, close."""
+        self._drop_backlog()
+        self.dismiss(error)
+
+    def _drop_backlog(self) -> None:
+        self._backlog.clear()
+        self._backlog_bytes = 0
+
+    def _go_on(self) -> None:
+        if self._backlog and self._pump is None and self._peer_reads:
+            self._pump = asyncio.create_task(self._work())
+
     def close(self) -> None:
         self._closing = True
         self._transport.close()
@@ -151,10 +174,17 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     async def _work(self) -> None:
-        """Carry out what was heard, in its order."""
+        """Carry out what was heard, in its order, while the peer takes its answers."""
+        loop = asyncio.get_running_loop()
+        turn_ends_s = loop.time() + _TURN_S
         try:
-            while self._backlog and not self._server.stopping:
-                await self._carry_out(self._backlog.popleft())
+            while self._backlog and self._peer_reads and not self._server.stopping:
+                line = self._backlog.popleft()
+                self._backlog_bytes -= len(line)
+                await self._carry_out(line)
+                if loop.time() > turn_ends_s:
+                    await asyncio.sleep(0)  # the others' turn
+                    turn_ends_s = loop.time() + _TURN_S
         finally:
             self._pump = None
             self._regulate()
@@ -168,26 +198,30 @@ class Connection(asyncio.Protocol):
             return
         request_id = request.request_id
         try:
-            reply = await answer(self._server.services, self.link, request, waiting=self._server.outstanding)
+            reply = await answer(self._server.services, self.link, request)
+            answered = b"" if request_id is None else encode_result(request_id, reply.result)
         except WireError as error:
             if request_id is not None:
                 self._send(encode_error(request_id, error))
             return
         if request_id is None:
             return
-        answered = encode_result(request_id, reply.result)
         if reply.ticket is None:
             self._send(answered)
         else:
             self._outstanding += 1
-            self._server.outstanding += 1
-            reply.ticket.add_done_callback(partial(self._send_kept, answered))
+            kept = self._kept.get(reply.ticket)
+            if kept is None:
+                self._kept[reply.ticket] = kept = []
+                reply.ticket.add_done_callback(self._send_kept)
+            kept.append(answered)
 
-    def _send_kept(self, answered: bytes, ticket: asyncio.Future[None]) -> None:
-        self._outstanding -= 1
-        self._server.outstanding -= 1
+    def _send_kept(self, ticket: asyncio.Future[None]) -> None:
+        """Everything that waited for this commit, in one write."""
+        kept = self._kept.pop(ticket)
+        self._outstanding -= len(kept)
         if not ticket.cancelled():
-            self._send(answered)
+            self._send(b"".join(kept))
         self._regulate()
         self._close_when_done()
 
@@ -207,7 +241,8 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _close_when_done(self) -> None:
-        if not self._closing or self._pump is not None or self._outstanding or self._transport.is_closing():
+        busy = self._pump is not None or self._outstanding or self._backlog
+        if not self._closing or (busy and not self._server.stopping) or self._transport.is_closing():
             return
         if self._final is None:
             self._transport.close()
@@ -226,7 +261,6 @@ class Server:
         self.services = services
         self.link_ids = itertools.count(1)
         self.connections: set[Connection] = set()
-        self.outstanding = 0
         self.held_bytes = 0
         self.stopping = False
         self._all_closed = asyncio.Event()
@@ -252,13 +286,13 @@ class Server:
             self._all_closed.set()
 
     def weigh(self, connection: Connection) -> None:
-        """Book what a connection holds; let go of the longest unfinished line when all of them are too much."""
+        """Book what a connection holds; let go of the one that holds most when all together are too much."""
         self.held_bytes += connection.held_bytes - connection.weighed_bytes
         connection.weighed_bytes = connection.held_bytes
-        if self.held_bytes > self.services.config.limits.max_partial_bytes:
+        if self.held_bytes > self.services.config.limits.max_held_bytes:
             longest = max(self.connections, key=lambda each: each.held_bytes)
-            longest.dismiss(
-                Overloaded("too many unfinished lines are held (limits.max_partial_bytes)", retry_after_ms=1000)
+            longest.cut_short(
+                Overloaded("too much is held that was not carried out (limits.max_held_bytes)", retry_after_ms=1000)
             )
             self.weigh(longest)
 

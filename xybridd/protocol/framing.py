@@ -95,15 +95,29 @@ def parse_request(line: bytes) -> Request:
         line.decode()  # what is skipped while decoding JSON is not looked at, so it is looked at here
         envelope = _envelope.decode(line)
     except msgspec.ValidationError as error:
+        _require_json(line)  # a wrong type is noticed before the end of the line was looked at
         raise BadLine(_id_of(line), InvalidRequest(f"not a JSON-RPC 2.0 request: {_sentence(error, '$')}")) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadLine(NULL_ID, ParseError(f"the line is not JSON: {error}")) from error
+        raise _no_json(error) from error
     request_id = bytes(envelope.id).strip() or None
     if request_id is not None and not _is_id(request_id):
         raise BadLine(NULL_ID, InvalidRequest("$.id: expected a string, a number or null"))
     if envelope.jsonrpc != "2.0":
         raise BadLine(request_id or NULL_ID, InvalidRequest('$.jsonrpc: expected "2.0"'))
     return Request(envelope.method, envelope.params, request_id)
+
+
+def _require_json(line: bytes) -> None:
+    try:
+        msgspec.json.decode(line)
+    except msgspec.ValidationError:
+        return  # a number that is too large for a float is still JSON
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _no_json(error) from error
+
+
+def _no_json(error: Exception) -> BadLine:
+    return BadLine(NULL_ID, ParseError(f"the line is not JSON: {error}"))
 
 
 def _is_id(raw: bytes) -> bool:

@@ -15,7 +15,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from xybridd.errors import CorruptDatabase, StorageError, StorageUnavailable
+from xybridd.errors import CorruptDatabase, Overloaded, StorageError, StorageUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -39,14 +39,17 @@ class CommitWork(Protocol):
         """Write again what was collected last."""
 
     def rescue(self, reason: str) -> Awaitable[None]:
-        """The database turned out to be damaged: make a new one that holds all that was kept and collected."""
+        """The database turned out to be damaged: make a new one that holds all that was kept and collected.
+
+        Asked for again until it succeeds.
+        """
 
     def settle(self) -> None:
         """What was collected last is on disk."""
 
 
 class Committer:
-    def __init__(self, work: CommitWork, interval_s: float) -> None:
+    def __init__(self, work: CommitWork, interval_s: float, most_waiting: int = 20_000) -> None:
         self.interval_s = interval_s
         self.failure: str | None = None
         self._work = work
@@ -56,13 +59,18 @@ class Committer:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._again = False
+        self._most_waiting = most_waiting
+        self._waiting = self._waiting_next = 0
 
     def check(self) -> None:
-        """Raises StorageUnavailable while the disk refuses."""
+        """Whether more may be recorded. Raises StorageUnavailable while the disk refuses, Overloaded while it hangs."""
         if self.failure is not None:
             raise StorageUnavailable(
-                f"the daemon cannot write to its disk: {self.failure}",
-                retry_after_ms=int(self._retry_s * 1000),
+                f"the daemon cannot write to its disk: {self.failure}", retry_after_ms=int(self._retry_s * 1000)
+            )
+        if self._waiting + self._waiting_next >= self._most_waiting:
+            raise Overloaded(
+                f"{self._most_waiting} answers wait for the disk (limits.max_waiting_answers)", retry_after_ms=1000
             )
 
     def barrier(self, *, soon: bool) -> asyncio.Future[None] | None:
@@ -71,16 +79,24 @@ class Committer:
             return self._flying
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
+        self._waiting_next += 1
         if soon:
             self._start()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self.interval_s, self._start)
+        else:
+            self.later()
         return self._next
+
+    def later(self) -> None:
+        """See to it that what was applied is written in time, though nobody waits for it."""
+        if self._timer is None and self._work.dirty():
+            self._timer = asyncio.get_running_loop().call_later(self.interval_s, self._start)
 
     def _start(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self._work.dirty():
+            return  # somebody's haste has taken it along
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="commit")
         else:
@@ -90,12 +106,13 @@ class Committer:
         try:
             while True:
                 self._again = False
-                self._flying, self._next = self._next, None
+                self._flying = self._next or asyncio.get_running_loop().create_future()
+                self._next = None
+                self._waiting, self._waiting_next = self._waiting_next, 0
                 await self._write_until_kept()
                 self._work.settle()
-                if self._flying is not None:
-                    self._flying.set_result(None)
-                    self._flying = None
+                self._flying.set_result(None)
+                self._flying, self._waiting = None, 0
                 if not self._again:
                     return
         finally:
@@ -103,28 +120,25 @@ class Committer:
 
     async def _write_until_kept(self) -> None:
         write = self._work.collect()
+        damage: str | None = None
         while True:
             try:
                 await write
             except CorruptDatabase as error:
+                damage = str(error)
                 self._degrade(f"the database is damaged: {error}")
-                write = self._rescued(str(error))
             except Exception as error:
                 if not isinstance(error, StorageError):
                     log.exception("a commit failed in a way that it should not")
                 self._degrade(str(error) or type(error).__name__)
-                await asyncio.sleep(self._retry_s)
-                self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
-                write = self._work.retry()
             else:
                 break
+            await asyncio.sleep(self._retry_s)
+            self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
+            write = self._work.retry() if damage is None else self._work.rescue(damage)
         if self.failure is not None:
             log.warning("the disk takes writes again; everything that waited is kept")
             self.failure, self._retry_s = None, _FIRST_RETRY_S
-
-    async def _rescued(self, reason: str) -> None:
-        await self._work.rescue(reason)
-        await self._work.retry()
 
     def _degrade(self, reason: str) -> None:
         if reason != self.failure:

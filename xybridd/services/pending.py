@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from xybridd.core.changes import Changes
 from xybridd.core.ledger import Ledger
+from xybridd.errors import CorruptDatabase
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -31,6 +32,7 @@ class Pending:
         self._clock = clock
         self._collected = Changes()
         self._producers: list[Producer] = []
+        self._salvaged = False
 
     def dirty(self) -> bool:
         registry = self._registry
@@ -48,7 +50,9 @@ class Pending:
 
     async def rescue(self, reason: str) -> None:
         """After damage: what memory holds is newer than what was salvaged, so all of it is written on top."""
-        await self._store.salvage(reason, self._clock.wall_ms())
+        if not self._salvaged:
+            await self._store.salvage(reason, self._clock.wall_ms(), balanced=False)
+            self._salvaged = True
         self._registry.note_all()
         self.ledger.change_all()
         everything = Changes(
@@ -57,13 +61,18 @@ class Pending:
         )
         self._producers = self._registry.take_changes(everything)
         self._collected = everything
-        await self._store.write(everything)
-        self.ledger.remove(max(0, await self._store.unaccounted()), "damage")
+        try:
+            await self._store.write(everything)
+            missing = await self._store.account()
+        except CorruptDatabase:
+            self._salvaged = False
+            raise
+        self.ledger.remove(max(0, missing), "damage")
 
     def settle(self) -> None:
         for producer, image in zip(self._producers, self._collected.producers, strict=True):
             producer.durable_seq = image.last_seq
         self._registry.settle()
         self._sessions.removing.difference_update(self._collected.deleted_sessions)
-        self._collected, self._producers = Changes(), []
+        self._collected, self._producers, self._salvaged = Changes(), [], False
         self._registry.trim()

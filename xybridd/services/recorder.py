@@ -15,7 +15,14 @@ import msgspec
 from xybridd.core.export import SessionMetrics, TelemetryExport, session_metrics, telemetry_export
 from xybridd.core.ledger import Ledger
 from xybridd.core.registry import Identity, Lifetimes, Producer, Registry, Tracked
-from xybridd.errors import HelloRequired, Overloaded, PermissionDenied, StorageUnavailable, UnknownSession
+from xybridd.errors import (
+    CorruptDatabase,
+    HelloRequired,
+    Overloaded,
+    PermissionDenied,
+    StorageUnavailable,
+    UnknownSession,
+)
 from xybridd.services.committer import Committer
 from xybridd.services.pending import Pending
 from xybridd.services.sessions import RETRY_OVERLOADED_MS, Installation, Link, Sessions, ended_error, stored
@@ -44,6 +51,7 @@ class Recorder:
         installation: Installation,
         lifetimes: Lifetimes,
         commit_interval_s: float,
+        most_waiting: int = 20_000,
     ) -> None:
         self.lifetimes = lifetimes
         self.installation = installation
@@ -51,7 +59,7 @@ class Recorder:
         self._store = store
         self._sessions = Sessions(store, sampler, clock, installation)
         self._pending = Pending(store, self._sessions, clock)
-        self.committer = Committer(self._pending, commit_interval_s)
+        self.committer = Committer(self._pending, commit_interval_s, most_waiting)
         #: Called when a session has lost its last connection: somebody should `sweep` when its time is up.
         self.on_lonely: Callable[[], None] = lambda: None
 
@@ -67,21 +75,31 @@ class Recorder:
 
     async def resume(self) -> None:
         """Take up what the last run left open."""
+        try:
+            await self._take_up()
+        except CorruptDatabase as error:
+            # Damage that shows only while reading: what was read so far is forgotten, and read again when salvaged.
+            await self._store.salvage(str(error), self._clock.wall_ms(), balanced=True)
+            self.registry.clear()
+            await self._take_up()
+        self.on_lonely()
+        self.committer.later()
+
+    async def _take_up(self) -> None:
         self._pending.ledger = Ledger(await self._store.ledger())
         await self._sessions.resume()
-        self.on_lonely()
-        self.committer.barrier(soon=True)
 
     def sweep(self) -> None:
         """End the sessions whose time is up."""
         self._sessions.sweep(self.lifetimes)
-        self.committer.barrier(soon=False)
+        self.committer.later()
 
     def next_loss_in_s(self) -> float | None:
         """Seconds until the first session that lost its producer is to be ended by `sweep`."""
         return self.registry.next_loss_in_s(self._clock.monotonic_s(), self.lifetimes)
 
     def disconnected(self, link: Link) -> None:
+        link.gone = True
         if link.producer is not None:
             link.producer.connections -= 1
         if self.registry.detach(link.link_id, self._clock.monotonic_s()):
@@ -94,7 +112,7 @@ class Recorder:
         """Say who a connection is; the highest durable batch of its producer."""
         joined = None
         if session_id is not None:
-            joined = await self._sessions.find(link, session_id)
+            joined = await self._sessions.successor(link, await self._sessions.find(link, session_id))
             if not joined.session.active:
                 raise ended_error(joined)
         producer = await self._producer(identity) if identity.client_id is not None else None
@@ -104,7 +122,7 @@ class Recorder:
             self.on_lonely()
         link.identity, link.producer, link.current, link.refused_seq = identity, producer, None, None
         if producer is not None:
-            producer.connections += 1
+            producer.connections += not link.gone
             for own in self.registry.bound_to(producer.key):
                 self._enter(link, own)
         if joined is not None:
@@ -123,9 +141,15 @@ class Recorder:
 
     def _enter(self, link: Link, tracked: Tracked) -> str:
         """Make it the connection's current session."""
-        self.registry.attach(tracked, link.link_id)
+        self._attach(link, tracked)
         link.current = tracked.session.session_id
         return link.current
+
+    def _attach(self, link: Link, tracked: Tracked) -> None:
+        if link.gone:
+            self.on_lonely()
+        else:
+            self.registry.attach(tracked, link.link_id)
 
     # Sessions
 
@@ -182,10 +206,11 @@ class Recorder:
             client_id=before.client_id,
             implicit=before.implicit,
         )
-        self._sessions.check_room()
         if old.session.active:
             self.registry.end(old, "reset", self._clock.wall_ms())
-        tracked = self._sessions.begin(head)
+            tracked = self._sessions.begin(head, instead=True)
+        else:
+            tracked = self._sessions.begin(head)
         if not head.implicit:
             self._enter(link, tracked)
         return head.session_id, self.committer.barrier(soon=True)
@@ -255,10 +280,10 @@ class Recorder:
             answered = tracked.session.session_id
         except UnknownSession:
             answered = None
-        barrier = self.committer.barrier(soon=flush)
         if seq <= producer.durable_seq:
+            self.committer.later()
             return producer.durable_seq, answered, None
-        return seq, answered, barrier
+        return seq, answered, self.committer.barrier(soon=flush)
 
     def _apply(self, link: Link, tracked: Tracked, records: Sequence[Record], producer: Producer | None = None) -> str:
         session = tracked.session
@@ -267,13 +292,13 @@ class Recorder:
         tracked.heard_at_s = self._clock.monotonic_s()
         self.registry.note(session, producer)
         if tracked.bound and session.active:
-            self.registry.attach(tracked, link.link_id)
+            self._attach(link, tracked)
         return session.session_id
 
     def refuse(self, records: int, reason: str) -> None:
         """Count records that were not taken."""
         self.ledger.reject(records, reason)
-        self.committer.barrier(soon=False)
+        self.committer.later()
 
     def flush(self, link: Link) -> Ticket:
         if not self.sees_all(link):
@@ -281,8 +306,12 @@ class Recorder:
         return self.committer.barrier(soon=True)
 
     def remove(self, sessions: dict[str, int], reason: str) -> Ticket:
-        """Delete ended sessions and count the records that go with them; those in memory are left for later."""
-        chosen = {sid: count for sid, count in sessions.items() if sid not in self.registry.sessions}
-        self._sessions.removing.update(chosen)
-        self.ledger.remove(sum(chosen.values()), reason)
+        """Delete ended sessions and count the records that go with them; those in use are left for later.
+
+        ``sessions``: how many records are in each, on disk.
+        """
+        removing = self._sessions.removing
+        chosen = [sid for sid in sessions if sid not in removing and self.registry.let_go(sid)]
+        removing.update(chosen)
+        self.ledger.remove(sum(sessions[session_id] for session_id in chosen), reason)
         return self.committer.barrier(soon=True)

@@ -32,7 +32,7 @@ RETRY_OVERLOADED_MS = 1000
 class Link:
     """One connection as the services see it: whose it is, who it says it is, and its current session."""
 
-    __slots__ = ("current", "identity", "link_id", "process_name", "producer", "refused_seq", "uid")
+    __slots__ = ("current", "gone", "identity", "link_id", "process_name", "producer", "refused_seq", "uid")
 
     def __init__(self, link_id: int, uid: int, process_name: Callable[[], str]) -> None:
         self.link_id = link_id
@@ -41,13 +41,17 @@ class Link:
         self.identity: Identity | None = None
         self.producer: Producer | None = None
         self.current: str | None = None
+        #: It broke. A request of it that was waiting meanwhile must not bring it back into a session.
+        self.gone = False
         #: A batch that was refused for now. Those behind it wait for it, or it would look like a duplicate.
         self.refused_seq: int | None = None
 
     def who(self) -> Identity:
         """Who it said it is; a peer that said nothing is known by the name of its process."""
         if self.identity is None:
-            self.identity = Identity(self.uid, self.process_name())
+            # A process may have a name that is no text; what is stored must be.
+            name = self.process_name().encode("utf-8", "replace").decode()
+            self.identity = Identity(self.uid, name)
         return self.identity
 
 
@@ -178,7 +182,7 @@ class Sessions:
             details=state.details(now_s),
         )
 
-    def check_room(self) -> None:
+    def _check_room(self) -> None:
         """Raises Overloaded when no more sessions may be active."""
         if self.registry.active_count() >= self.installation.max_sessions:
             raise Overloaded(
@@ -186,9 +190,10 @@ class Sessions:
                 retry_after_ms=RETRY_OVERLOADED_MS,
             )
 
-    def begin(self, head: SessionHead) -> Tracked:
-        """Raises Overloaded."""
-        self.check_room()
+    def begin(self, head: SessionHead, *, instead: bool = False) -> Tracked:
+        """Raises Overloaded, unless it comes ``instead`` of one that just ended."""
+        if not instead:
+            self._check_room()
         session = Session(head, self.installation.limits)
         self.registry.note(session)
         return self.registry.track(session, self._clock.monotonic_s())
@@ -215,7 +220,8 @@ class Sessions:
                 self._roll_over(tracked, now_s, now_ms)
                 continue
             since_s = tracked.heard_at_s if reason == "idle" else tracked.lonely_since_s
-            self.registry.end(tracked, reason, now_ms - int((now_s - (since_s or now_s)) * 1000))
+            ago_s = 0.0 if since_s is None else now_s - since_s
+            self.registry.end(tracked, reason, now_ms - int(ago_s * 1000))
 
     def _roll_over(self, tracked: Tracked, now_s: float, now_ms: int) -> None:
         head = msgspec.structs.replace(
@@ -226,9 +232,7 @@ class Sessions:
             revision=0,
             models_used=[],
         )
+        attached, lonely_since_s = tracked.attached, tracked.lonely_since_s
         self.registry.end(tracked, "rollover", now_ms, successor=head.session_id)
-        session = Session(head, self.installation.limits)
-        self.registry.note(session)
-        successor = self.registry.track(session, now_s)
-        successor.attached, tracked.attached = tracked.attached, set()
-        successor.lonely_since_s = tracked.lonely_since_s
+        successor = self.begin(head, instead=True)
+        successor.attached, successor.lonely_since_s = attached, lonely_since_s

@@ -1,7 +1,7 @@
 """The only place that knows SQLite.
 
-`lock` keeps a second daemon out; `database` opens the file (migrates it, checks it, salvages it) and owns the one
-thread that touches it; `rows` turns values of `xybridd.core.changes` into statements and back; `store` is the face
+`lock` keeps a second daemon out; `opening` opens the file whatever state it is in, `database` migrates it and owns the
+one thread that touches it; `rows` turns values of `xybridd.core.changes` into statements and back; `store` is the face
 of it all: awaitable methods, one transaction each. A write that returns is on disk (WAL, ``synchronous=FULL``).
 
 I/O happens on the database thread; the event loop only waits for its answers.

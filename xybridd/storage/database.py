@@ -1,13 +1,7 @@
-"""Opening the database file, whatever state it is in, and the one thread that touches it.
-
-A file that SQLite finds damaged is moved aside whole, with its ``-wal`` and ``-shm``; what can be read of it is
-copied into a new one, and the table ``salvage`` says what happened. Damage is looked for after an unclean end, which
-shows by a ``-wal`` that was left: a clean close removes it.
-"""
+"""A connection to the database as the daemon uses it, its schema, and the one thread that touches it."""
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import sqlite3
@@ -16,16 +10,12 @@ from contextlib import closing, suppress
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xybridd.core.ledger import COUNTED, RECEIVED
 from xybridd.errors import CorruptDatabase, StartError, StorageError
-from xybridd.storage import rows
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -55,54 +45,18 @@ def wrapped(error: BaseException) -> BaseException:
     return ours
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make the data folder, or tighten it again: 0700, every file in it 0600."""
+def connect(path: Path) -> sqlite3.Connection:
+    """Open or make the file, 0600, never through a link. Raises sqlite3.Error, StartError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
-        for path in folder.iterdir():
-            if path.is_file() and not path.is_symlink():
-                path.chmod(0o600)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     except OSError as error:
-        raise StartError(
-            f"cannot use the data folder {folder}: {error.strerror or error}; choose another with XYBRIDD_DATA_DIR"
-        ) from error
-
-
-def open_database(path: Path, now_ms: int) -> sqlite3.Connection:
-    """Open, check, migrate; salvage when damaged.
-
-    Raises StartError when the file was written by a newer version (it is left untouched) or cannot be opened at all.
-    """
-    unclean = _has_bytes(_beside(path, "-wal"))
-    try:
-        try:
-            return _open_sound(path, check=unclean)
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            log.error("the database %s is damaged: %s", path, error)  # noqa: TRY400
-            return salvage(path, str(error), now_ms)
-    except sqlite3.Error as error:
-        raise StartError(f"cannot open the database {path}: {error}") from error
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _has_bytes(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        raise StartError(f"cannot open the database {path}: {error.strerror or error}") from error
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    # A flipped bit must not make a whole row unreadable.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
-        for pragma in ("auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL"):
+        # A commit rewrites a few short rows in as many pages, and each page whole: small pages, a quarter of the wear.
+        for pragma in ("page_size = 1024", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL"):
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:
         connection.close()
@@ -110,12 +64,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _open_sound(path: Path, *, check: bool) -> sqlite3.Connection:
-    connection = _connect(path)
+def open_sound(path: Path, *, check: bool) -> sqlite3.Connection:
+    """Open and migrate; raises sqlite3.Error when the file is damaged. ``check``: look at all of it."""
+    refuse_newer(path)
+    connection = connect(path)
     try:
         if check:
             quick_check(connection)
-        migrate(connection, path)
+        migrate(connection)
         for table in TABLES:
             connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()  # noqa: S608
     except BaseException:
@@ -132,17 +88,27 @@ def quick_check(connection: sqlite3.Connection) -> None:
         raise error
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the schema up to date, one transaction a migration, forward only."""
-    steps = migrations()
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    newest = steps[-1][0]
+def refuse_newer(path: Path) -> None:
+    """Raises StartError when a newer version wrote the file, having only read it: it is left as it is."""
+    # Without a write-ahead log there is nothing to be read but the file, and no file is to be made beside it.
+    how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error:
+        return  # there is none, or it is damaged: that shows when it is opened to be used
+    newest = migrations()[-1][0]
     if version > newest:
         raise StartError(
             f"the database {path} was written by a newer xybridd (its format is {version}, this one knows {newest}); "
             f"it was left untouched: install that version again, or give this one another XYBRIDD_DATA_DIR"
         )
-    for number, sql in steps:
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema up to date, one transaction a migration, forward only."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    for number, sql in migrations():
         if number > version:
             try:
                 connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")
@@ -150,90 +116,6 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-
-
-# Salvage
-
-
-def salvage(path: Path, reason: str, now_ms: int, *, balanced: bool = True) -> sqlite3.Connection:
-    """Move the damaged file aside and copy what can be read of it into a new one.
-
-    ``balanced``: also make the ledger agree; not when somebody holds newer sessions, and a newer ledger, in memory.
-    """
-    aside = _beside(path, f".damaged-{now_ms}")
-    for suffix in ("", "-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            _beside(path, suffix).rename(_beside(aside, suffix))
-    connection = _open_sound(path, check=False)
-    saved, damaged = 0, []
-    connection.execute("BEGIN IMMEDIATE")
-    for table in TABLES:
-        count, whole = _copy_rows(aside, connection, table)
-        saved += count
-        if not whole:
-            damaged.append(table)
-    if balanced:
-        balance(connection)
-    connection.execute(
-        "INSERT INTO salvage (at_ms, set_aside, reason, rows_saved, tables_damaged) VALUES (?, ?, ?, ?, ?)",
-        (now_ms, aside.name, reason, saved, " ".join(damaged)),
-    )
-    connection.execute("COMMIT")
-    log.warning("salvaged %d rows into a new database; the damaged file is kept as %s", saved, aside)
-    return connection
-
-
-def balance(connection: sqlite3.Connection) -> None:
-    """Make the ledger agree with what was saved: what it counted and is nowhere now was removed by the damage."""
-    for table in ("model", "error"):
-        connection.execute(f"DELETE FROM {table} WHERE session_id NOT IN (SELECT session_id FROM session)")  # noqa: S608
-    missing = rows.unaccounted(connection)
-    if missing > 0:
-        grown = ["removed.damage"]
-    else:
-        # The ledger itself lost rows: what is in the sessions was received and counted.
-        grown, missing = [COUNTED, RECEIVED], -missing
-    for name in grown if missing else []:
-        connection.execute(
-            "INSERT INTO ledger (name, amount) VALUES (?, ?)"
-            " ON CONFLICT (name) DO UPDATE SET amount = amount + excluded.amount",
-            (name, missing),
-        )
-
-
-def _copy_rows(damaged: Path, into: sqlite3.Connection, table: str) -> tuple[int, bool]:
-    """Copy the rows of a table that can be read, from both ends towards the damage: how many, and whether all."""
-    columns = [row[1] for row in into.execute(f"PRAGMA table_info({table})")]
-    names = ", ".join(columns)
-    put = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
-    saved, whole = 0, True
-    try:
-        with closing(sqlite3.connect(f"{damaged.as_uri()}?mode=ro", uri=True, isolation_level=None)) as source:
-            # A file shorter than its header says is refused whole, unless the schema is declared writable.
-            source.execute("PRAGMA writable_schema = ON")
-            source.text_factory = lambda raw: raw.decode("utf-8", "replace")
-            for order in ("ASC", "DESC"):
-                complete = True
-                for row in _readable(source, f"SELECT {names} FROM {table} NOT INDEXED ORDER BY id {order}"):  # noqa: S608
-                    if row is None:
-                        complete = False
-                        break
-                    with suppress(sqlite3.Error, OverflowError):
-                        saved += into.execute(put, row).rowcount
-                if complete:
-                    break
-                whole = False
-    except sqlite3.Error:
-        whole = False
-    return saved, whole
-
-
-def _readable(source: sqlite3.Connection, sql: str) -> Iterator[tuple[Any, ...] | None]:
-    """Rows until the damage; None for the damage itself."""
-    try:
-        yield from source.execute(sql)
-    except sqlite3.Error:
-        yield None
 
 
 # The thread

@@ -17,7 +17,7 @@ from xybridd.core.category import ErrorCategory
 from xybridd.core.changes import Changes, ErrorImage, ModelImage, ProducerImage, SessionHead
 from xybridd.core.histogram import Histogram
 from xybridd.core.ledger import COUNTED
-from xybridd.core.stats import StatsTotals
+from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
 
 if TYPE_CHECKING:
     import sqlite3
@@ -171,6 +171,12 @@ def records_in_sessions(connection: sqlite3.Connection) -> int:
     return int(calls + errors)
 
 
+def delete_orphans(connection: sqlite3.Connection) -> None:
+    """Models and errors of sessions whose own row damage took."""
+    for table in ("model", "error"):
+        connection.execute(f"DELETE FROM {table} WHERE session_id NOT IN (SELECT session_id FROM session)")  # noqa: S608
+
+
 def unaccounted(connection: sqlite3.Connection) -> int:
     """How many records the ledger counted that are in no session and were not removed; after damage, what it took.
 
@@ -234,7 +240,8 @@ def _summary(connection: sqlite3.Connection, head: SessionHead) -> SessionSummar
         "SELECT call_count, total_latency_ms FROM model WHERE session_id = ?", (head.session_id,)
     ).fetchall()
     # Summed here, since SQLite's own sum fails past 2**63.
-    calls, latency = sum(row[0] for row in models), sum(row[1] for row in models)
+    calls = min(sum(row[0] for row in models), LARGEST_COUNTER)
+    latency = min(sum(row[1] for row in models), LARGEST_COUNTER)
     errors = connection.execute(
         "SELECT coalesce(sum(count), 0) FROM error WHERE session_id = ?", (head.session_id,)
     ).fetchone()[0]
@@ -265,10 +272,10 @@ def ended_before(connection: sqlite3.Connection, before_ms: int, limit: int) -> 
 def oldest_ended(connection: sqlite3.Connection, size_bytes: int) -> list[str]:
     """The sessions that ended first, as many as together take about `size_bytes`."""
     rows = connection.execute(
-        "SELECT session_id, 400 + length(details)"
-        " + (SELECT coalesce(sum(200 + length(latency) + length(stats)), 0) FROM model m"
+        "SELECT session_id, 300 + length(details) + coalesce(length(hardware), 0)"
+        " + (SELECT coalesce(sum(180 + length(latency) + length(stats)), 0) FROM model m"
         "    WHERE m.session_id = s.session_id)"
-        " + (SELECT coalesce(sum(200 + length(message)), 0) FROM error e WHERE e.session_id = s.session_id)"
+        " + (SELECT coalesce(sum(180 + length(message)), 0) FROM error e WHERE e.session_id = s.session_id)"
         " FROM session s WHERE ended_at_ms IS NOT NULL ORDER BY ended_at_ms"
     )
     chosen, taken = [], 0

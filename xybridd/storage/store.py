@@ -6,17 +6,19 @@ to them, so writing the same changes again is safe.
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from xybridd.errors import CorruptDatabase, StorageError
 from xybridd.storage import rows
-from xybridd.storage.database import DatabaseThread, open_database, prepare_folder, salvage
+from xybridd.storage.database import DatabaseThread
 from xybridd.storage.lock import FileLock
+from xybridd.storage.opening import open_database, prepare_folder, salvage
 
 if TYPE_CHECKING:
-    import sqlite3
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
     from pathlib import Path
@@ -32,7 +34,6 @@ LOCK_NAME = "lock"
 class StorageUse(msgspec.Struct, frozen=True):
     """What the database takes. ``used_bytes`` leaves out pages that are free to be used again."""
 
-    path: str
     size_bytes: int
     used_bytes: int
     sessions: int
@@ -48,6 +49,8 @@ class Store:
         self._thread = DatabaseThread(loop)
         self._lock = FileLock(folder / LOCK_NAME, f"the data folder {folder}")
         self._connection: sqlite3.Connection | None = None
+        #: What a read found damaged; the next write says so, and whoever writes has the file salvaged.
+        self._damage: str | None = None
 
     def lock(self) -> None:
         """Make the folder and take its lock; raises StartError when another daemon has it."""
@@ -63,20 +66,31 @@ class Store:
 
         await self._thread.run(job)
 
-    async def salvage(self, reason: str, now_ms: int) -> None:
-        """The file turned out to be damaged while in use: set it aside and go on with a new one."""
+    async def salvage(self, reason: str, now_ms: int, *, balanced: bool) -> None:
+        """The file turned out to be damaged while in use: set it aside and go on with a new one.
+
+        ``balanced``: nobody holds anything newer in memory, so the ledger is made to agree at once.
+        """
 
         def job() -> None:
             if self._connection is not None:
                 with suppress(Exception):
                     self._connection.close()
-            self._connection = salvage(self.path, reason, now_ms, balanced=False)
+            self._connection = None
+            self._connection = salvage(self.path, reason, now_ms, balanced=balanced)
+            self._damage = None
 
         await self._thread.run(job)
 
-    async def unaccounted(self) -> int:
-        """Records that the ledger counted and that are nowhere: after damage, what it took."""
-        return await self._read(rows.unaccounted)
+    async def account(self) -> int:
+        """After damage: let go of what belongs to no session; how many counted records are nowhere now."""
+
+        def job() -> int:
+            connection = self._open_connection()
+            rows.delete_orphans(connection)
+            return rows.unaccounted(connection)
+
+        return await self._thread.run(job)
 
     async def close(self) -> None:
         """Moves the write-ahead log into the file: what a clean end looks like."""
@@ -91,9 +105,11 @@ class Store:
         self._lock.release()
 
     async def write(self, changes: Changes) -> None:
-        """One transaction, on disk when this returns."""
+        """One transaction, on disk when this returns. Raises CorruptDatabase also when a read found damage before."""
 
         def job() -> None:
+            if self._damage is not None:
+                raise CorruptDatabase(self._damage)
             connection = self._open_connection()
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -104,7 +120,8 @@ class Store:
                     connection.execute("ROLLBACK")
                 raise
             if changes.deleted_sessions:
-                connection.execute("PRAGMA incremental_vacuum").fetchall()
+                with suppress(sqlite3.Error):  # what was to be written is: this only gives space back
+                    connection.executescript("PRAGMA incremental_vacuum")
 
         await self._thread.run(job)
 
@@ -154,7 +171,6 @@ class Store:
             )
             names = ("at_ms", "set_aside", "reason", "rows_saved", "tables_damaged")
             return StorageUse(
-                path=str(self.path),
                 size_bytes=_pragma(connection, "page_count") * _pragma(connection, "page_size"),
                 used_bytes=_used_bytes(connection),
                 sessions=connection.execute("SELECT count(*) FROM session").fetchone()[0],
@@ -164,11 +180,15 @@ class Store:
         return await self._read(job)
 
     async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._thread.run(lambda: query(self._open_connection()))
+        try:
+            return await self._thread.run(lambda: query(self._open_connection()))
+        except CorruptDatabase as error:
+            self._damage = str(error)
+            raise
 
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise RuntimeError("the database is not open")
+            raise StorageError("the database is not open")
         return self._connection
 
 

@@ -1,0 +1,187 @@
+"""Opening the database whatever state it is in: sound, damaged, or in the midst of being salvaged.
+
+A file that SQLite finds damaged is read into a new one beside it (``.new``); only when that is complete and on disk is
+the damaged one moved aside, whole, with its ``-wal`` and ``-shm``, and the new one put in its place. Whatever moment
+that is cut off at, the next start goes on from there. The table ``salvage`` says what happened.
+
+Damage is looked for after an unclean end, which shows by a ``-wal`` that was left: a clean close removes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+from xybridd.core.ledger import COUNTED, RECEIVED
+from xybridd.errors import StartError
+from xybridd.storage import rows
+from xybridd.storage.database import TABLES, is_damage, open_sound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_PARTS = ("", "-wal", "-shm")
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the data folder, or tighten it again: 0700, every file in it 0600."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+        for path in folder.iterdir():
+            if path.is_file() and not path.is_symlink():
+                path.chmod(0o600)
+    except OSError as error:
+        raise StartError(
+            f"cannot use the data folder {folder}: {error.strerror or error}; choose another with XYBRIDD_DATA_DIR"
+        ) from error
+
+
+def open_database(path: Path, now_ms: int) -> sqlite3.Connection:
+    """Open, check, migrate; salvage when damaged.
+
+    Raises StartError when the file was written by a newer version (it is left untouched) or cannot be opened at all.
+    """
+    _finish_salvage(path)
+    unclean = _has_bytes(_beside(path, "-wal"))
+    try:
+        try:
+            return open_sound(path, check=unclean)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            return salvage(path, str(error), now_ms)
+    except sqlite3.Error as error:
+        raise StartError(f"cannot open the database {path}: {error}") from error
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+# Salvage
+
+
+def salvage(path: Path, reason: str, now_ms: int, *, balanced: bool = True) -> sqlite3.Connection:
+    """Read what can be read of the damaged file into a new one, which takes its place. Raises sqlite3.Error.
+
+    ``balanced``: also make the ledger agree; not when somebody holds newer sessions, and a newer ledger, in memory.
+    """
+    log.error("the database %s is damaged: %s", path, reason)
+    fresh, aside = _beside(path, ".new"), _unused(_beside(path, f".damaged-{now_ms}"))
+    _remove(fresh)
+    with closing(open_sound(fresh, check=False)) as connection:
+        saved, damaged = 0, []
+        connection.execute("BEGIN IMMEDIATE")
+        for table in TABLES:
+            count, whole = _copy_rows(path, connection, table)
+            saved += count
+            if not whole:
+                damaged.append(table)
+        if balanced:
+            balance(connection)
+        connection.execute(
+            "INSERT INTO salvage (at_ms, set_aside, reason, rows_saved, tables_damaged) VALUES (?, ?, ?, ?, ?)",
+            (now_ms, aside.name, reason, saved, " ".join(damaged)),
+        )
+        connection.execute("COMMIT")
+    _put_in_place(path, fresh, aside)
+    log.warning("salvaged %d rows into a new database; the damaged file is kept as %s", saved, aside)
+    return open_sound(path, check=False)
+
+
+def _put_in_place(path: Path, fresh: Path, aside: Path) -> None:
+    """The database itself goes first: as long as it is there, a salvage that was cut off is begun anew."""
+    for part in _PARTS:
+        with suppress(FileNotFoundError):
+            _beside(path, part).rename(_beside(aside, part))
+    fresh.rename(path)
+
+
+def _finish_salvage(path: Path) -> None:
+    """Go on with a salvage that was cut off."""
+    fresh = _beside(path, ".new")
+    if path.exists():
+        _remove(fresh)
+    elif fresh.exists():
+        with closing(sqlite3.connect(fresh)) as connection:
+            name = connection.execute("SELECT set_aside FROM salvage ORDER BY id DESC LIMIT 1").fetchone()[0]
+        _put_in_place(path, fresh, path.with_name(name))
+
+
+def _remove(path: Path) -> None:
+    for part in _PARTS:
+        _beside(path, part).unlink(missing_ok=True)
+
+
+def _unused(path: Path) -> Path:
+    """A name that no earlier damaged file has: a board without a clock is often at the same moment of 1970."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+def balance(connection: sqlite3.Connection) -> None:
+    """Make the ledger agree with what was saved: what it counted and is nowhere now was removed by the damage."""
+    rows.delete_orphans(connection)
+    missing = rows.unaccounted(connection)
+    if missing > 0:
+        grown = ["removed.damage"]
+    else:
+        # The ledger itself lost rows: what is in the sessions was received and counted.
+        grown, missing = [COUNTED, RECEIVED], -missing
+    for name in grown if missing else []:
+        connection.execute(
+            "INSERT INTO ledger (name, amount) VALUES (?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET amount = amount + excluded.amount",
+            (name, missing),
+        )
+
+
+def _copy_rows(damaged: Path, into: sqlite3.Connection, table: str) -> tuple[int, bool]:
+    """Copy the rows of a table that can be read, from both ends towards the damage: how many, and whether all."""
+    columns = [row[1] for row in into.execute(f"PRAGMA table_info({table})")]
+    names = ", ".join(columns)
+    put = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+    saved, whole = 0, True
+    try:
+        with closing(sqlite3.connect(f"{damaged.as_uri()}?mode=ro", uri=True, isolation_level=None)) as source:
+            # A file shorter than its header says is refused whole, unless the schema is declared writable.
+            source.execute("PRAGMA writable_schema = ON")
+            source.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            for order in ("ASC", "DESC"):
+                complete = True
+                for row in _readable(source, f"SELECT {names} FROM {table} NOT INDEXED ORDER BY id {order}"):  # noqa: S608
+                    if row is None:
+                        complete = False
+                        break
+                    with suppress(sqlite3.Error, OverflowError):
+                        saved += into.execute(put, row).rowcount
+                if complete:
+                    break
+                whole = False
+    except sqlite3.Error:
+        whole = False
+    return saved, whole
+
+
+def _readable(source: sqlite3.Connection, sql: str) -> Iterator[tuple[Any, ...] | None]:
+    """Rows until the damage; None for the damage itself."""
+    try:
+        yield from source.execute(sql)
+    except sqlite3.Error:
+        yield None
