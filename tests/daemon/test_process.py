@@ -348,9 +348,10 @@ def damage(daemon: Daemon, table: str) -> None:
     if not pages:
         pytest.skip("this SQLite cannot say which page belongs to what")
     (page,) = pages[len(pages) // 2]
+    size = int.from_bytes(database(daemon).read_bytes()[16:18], "big")  # the page size, from the file's header
     with database(daemon).open("r+b") as file:
-        file.seek((page - 1) * 4096)
-        file.write(os.urandom(4096))
+        file.seek((page - 1) * size)
+        file.write(os.urandom(size))
 
 
 def has_dbstat(connection: sqlite3.Connection) -> bool:
@@ -422,7 +423,7 @@ def test_a_salvage_that_was_itself_killed_loses_nothing_that_could_be_read(daemo
     damage(daemon, "producer")
     database(daemon).with_name("xybridd.db-wal").write_bytes(b"\x00" * 32)
     daemon.launch()
-    until(lambda: any("damaged" in path.name for path in daemon.data.iterdir()), "the salvage to begin")
+    until(lambda: database(daemon).with_name("xybridd.db.new").exists(), "the salvage to begin")
     daemon.kill()
     daemon.start()
     with daemon.wire() as wire:

@@ -163,6 +163,7 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
     except StorageError as error:
         # Status is asked for when something is wrong: what cannot be read is left out, and said.
         failure, stored, count = failure or f"the database cannot be read: {error}", {}, None
+        recorder.committer.later()  # if it is damaged, that mends it
     return Reply(
         {
             "state": "ok" if failure is None else "degraded",

@@ -37,7 +37,11 @@ class Pending:
     def dirty(self) -> bool:
         registry = self._registry
         return bool(
-            registry.changed_sessions or registry.changed_producers or self._sessions.removing or self.ledger.dirty
+            registry.changed_sessions
+            or registry.changed_producers
+            or self._sessions.removing
+            or self.ledger.dirty
+            or self._store.damaged
         )
 
     def collect(self) -> Awaitable[None]:

@@ -8,6 +8,7 @@ anything; what they raise therefore means that nothing of the request was taken.
 from __future__ import annotations
 
 from asyncio import Future
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +26,7 @@ from xybridd.errors import (
 )
 from xybridd.services.committer import Committer
 from xybridd.services.pending import Pending
-from xybridd.services.sessions import RETRY_OVERLOADED_MS, Installation, Link, Sessions, ended_error, stored
+from xybridd.services.sessions import RETRY_OVERLOADED_MS, Installation, Link, Sessions, ended_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +61,7 @@ class Recorder:
         self._sessions = Sessions(store, sampler, clock, installation)
         self._pending = Pending(store, self._sessions, clock)
         self.committer = Committer(self._pending, commit_interval_s, most_waiting)
+        self._sessions.mend = partial(self.committer.barrier, soon=True)
         #: Called when a session has lost its last connection: somebody should `sweep` when its time is up.
         self.on_lonely: Callable[[], None] = lambda: None
 
@@ -132,7 +134,7 @@ class Recorder:
     async def _producer(self, identity: Identity) -> Producer:
         key = (identity.uid, identity.client_id or "")
         if key not in self.registry.producers:
-            image = await stored(self._store.producer(*key))
+            image = await self._sessions.read(partial(self._store.producer, *key))
             last_seq = image.last_seq if image is not None else 0
             self.registry.producers.setdefault(key, Producer(*key, identity.app, last_seq))
         producer = self.registry.producers[key]
@@ -216,7 +218,7 @@ class Recorder:
         return head.session_id, self.committer.barrier(soon=True)
 
     async def sessions(self, wanted: SessionFilter) -> list[SessionSummary]:
-        return await stored(self._store.list_sessions(wanted))
+        return await self._sessions.read(partial(self._store.list_sessions, wanted))
 
     def sees_all(self, link: Link) -> bool:
         """Root and the daemon's own user may do everything."""

@@ -7,6 +7,8 @@ of that session; a caller changes it without waiting for anything in between.
 from __future__ import annotations
 
 import uuid
+from asyncio import shield
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -14,9 +16,17 @@ import msgspec
 from xybridd.core.changes import SessionHead
 from xybridd.core.registry import FINAL_REASONS, Identity, Lifetimes, Producer, Registry, Tracked
 from xybridd.core.session import Session, SessionLimits
-from xybridd.errors import Overloaded, SessionEnded, StorageError, StorageUnavailable, UnknownSession
+from xybridd.errors import (
+    CorruptDatabase,
+    Overloaded,
+    SessionEnded,
+    StorageError,
+    StorageUnavailable,
+    UnknownSession,
+)
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from collections.abc import Awaitable, Callable
 
     from xybridd.services.clock import Clock
@@ -71,27 +81,33 @@ def ended_error(tracked: Tracked) -> SessionEnded:
     return SessionEnded(f"session {head.session_id} has ended ({head.end_reason}); start a new one with session.start")
 
 
-async def stored(answer: Awaitable[T]) -> T:
-    """What storage answers; a disk that cannot be read is a refusal, not a crash."""
-    try:
-        return await answer
-    except StorageError as error:
-        raise StorageUnavailable(
-            f"the daemon cannot read from its disk: {error}", retry_after_ms=RETRY_OVERLOADED_MS
-        ) from error
-
-
 class Sessions:
     def __init__(self, store: Store, sampler: Sampler, clock: Clock, installation: Installation) -> None:
         self.registry = Registry()
         self.installation = installation
         #: Sessions that the next commit deletes; nobody finds them any more.
         self.removing: set[str] = set()
+        #: Has a damaged database salvaged; done when it is.
+        self.mend: Callable[[], Future[None] | None] = lambda: None
         self._store = store
         self._sampler = sampler
         self._clock = clock
 
     # Found
+
+    async def read(self, query: Callable[[], Awaitable[T]]) -> T:
+        """What storage answers. Damage is mended first; a disk that cannot be read is a refusal, not a crash."""
+        try:
+            try:
+                return await query()
+            except CorruptDatabase:
+                if (mended := self.mend()) is not None:
+                    await shield(mended)
+                return await query()
+        except StorageError as error:
+            raise StorageUnavailable(
+                f"the daemon cannot read from its disk: {error}", retry_after_ms=RETRY_OVERLOADED_MS
+            ) from error
 
     def sees_all(self, link: Link) -> bool:
         """Root and the daemon's own user may do everything."""
@@ -102,7 +118,7 @@ class Sessions:
         tracked = self.registry.sessions.get(session_id)
         if tracked is not None:
             return tracked
-        found = await stored(self._store.session(session_id))
+        found = await self.read(partial(self._store.session, session_id))
         # Another request may have loaded it, or started it, while this one waited; there must only ever be one.
         tracked = self.registry.sessions.get(session_id)
         if tracked is not None or found is None or session_id in self.removing:
@@ -126,7 +142,7 @@ class Sessions:
         implicit = self.registry.implicit_of(who)
         if implicit is not None:
             return implicit
-        last = await stored(self._store.last_implicit(who.uid, who.app))
+        last = await self.read(partial(self._store.last_implicit, who.uid, who.app))
         if last is None:
             raise UnknownSession(
                 f"{who.app} has no session yet: call session.start, record something, or name a session_id"

@@ -52,6 +52,11 @@ class Store:
         #: What a read found damaged; the next write says so, and whoever writes has the file salvaged.
         self._damage: str | None = None
 
+    @property
+    def damaged(self) -> bool:
+        """Whether a read found damage that was not mended yet."""
+        return self._damage is not None
+
     def lock(self) -> None:
         """Make the folder and take its lock; raises StartError when another daemon has it."""
         prepare_folder(self._folder)
