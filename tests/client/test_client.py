@@ -361,7 +361,7 @@ import sys, xybridd
 client = xybridd.connect(app="short")
 for number in range(1500):
     client.record_inference("m", "1", number)
-print(client.session_id)
+print(client.session_id, flush=True)
 {end}
 """
 
