@@ -40,6 +40,7 @@ contracts: $(STAMP)
 check: lint types contracts test  ## everything that CI runs
 
 bench: $(STAMP)  ## measure, beside floors and peers of the same run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean:  ## take away what was made
