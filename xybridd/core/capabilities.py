@@ -75,20 +75,27 @@ class HardwareCapabilities(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One quantity as it was found. ``taken_s`` is monotonic time; the answer to a client says the age."""
+    """One quantity as it was found. ``taken_s`` is monotonic time; the answer to a client says the age.
+
+    ``source`` is the path or the interface it came from; ``reason`` says why it is unknown, or less than sure.
+    """
 
     value: Any
     confidence: Confidence
     source: str | None
     taken_s: float
+    reason: str | None = None
 
     def shown(self, now_s: float) -> dict[str, Any]:
-        return {
+        out = {
             "value": self.value,
             "confidence": self.confidence.value.lower(),
             "source": self.source,
             "age_s": round(max(0.0, now_s - self.taken_s), 3),
         }
+        if self.reason is not None:
+            out["reason"] = self.reason
+        return out
 
 
 class DeviceState(msgspec.Struct, frozen=True):
