@@ -26,6 +26,7 @@ _COMMANDS = {
     "status": "Is the daemon well, and what is it doing?",
     "sessions": "Look at what was recorded.",
     "record": "Record from a shell.",
+    "device": "What this device is, how sure that is, and from where.",
     "config": "Look at the configuration.",
 }
 

@@ -113,21 +113,49 @@ def _whole_megabytes(size_bytes: int) -> int:
 
 
 def capabilities_from(readings: dict[str, Reading]) -> HardwareCapabilities:
-    """Derive the v2.0 fields; a quantity that has no reading keeps the reference's default, confidence unknown."""
+    """Derive the v2.0 fields; a quantity that nobody could tell keeps the reference's default.
+
+    There is no type for an NPU of Linux: ``has_npu`` with ``npu_type`` None is then the honest answer.
+    """
 
     def value(name: str, default: Any) -> Any:
         reading = readings.get(name)
         return default if reading is None or reading.value is None else reading.value
 
-    memory = readings.get("memory")
+    def confidence(name: str) -> Confidence:
+        reading = readings.get(name)
+        return Confidence.UNKNOWN if reading is None else reading.confidence
+
     sizes: dict[str, int] = value("memory", {})
+    gpus: list[dict[str, Any]] = value("gpu", [])
+    npus: list[dict[str, Any]] = value("npu", [])
+    platform = Platform(value("platform", Platform.UNKNOWN))
+    apple = platform in {Platform.MACOS, Platform.IOS}
     return HardwareCapabilities(
+        has_gpu=bool(gpus),
+        gpu_type=_gpu_type(gpus, value("graphics_api", {}), apple=apple),
+        has_metal=bool(gpus) and apple,
+        has_npu=bool(npus),
+        npu_type=NpuType.COREML if npus and apple else NpuType.NONE,
         memory_available_mb=_whole_megabytes(sizes.get("available_bytes", 0)),
         memory_total_mb=_whole_megabytes(sizes.get("total_bytes", 0)),
         cpu_usage_percent=float(value("cpu_usage_percent", 0.0)),
         cpu_cores=int(value("cpu_cores", 1)),
-        platform=Platform(value("platform", Platform.UNKNOWN)),
-        memory_confidence=memory.confidence if memory else Confidence.UNKNOWN,
-        gpu_confidence=Confidence.UNKNOWN,
-        npu_confidence=Confidence.UNKNOWN,
+        battery_level=min(100, max(0, round(value("battery", {"level_percent": 100})["level_percent"]))),
+        thermal_state=ThermalState(value("thermal_state", ThermalState.NORMAL)),
+        platform=platform,
+        memory_confidence=confidence("memory"),
+        gpu_confidence=confidence("gpu"),
+        npu_confidence=confidence("npu"),
     )
+
+
+def _gpu_type(gpus: list[dict[str, Any]], apis: dict[str, list[str]], *, apple: bool) -> GpuType:
+    """Vulkan where a Vulkan driver is installed, else OpenCL where one of those is, else none."""
+    if not gpus:
+        return GpuType.NONE
+    if apple:
+        return GpuType.METAL
+    if apis.get("vulkan"):
+        return GpuType.VULKAN
+    return GpuType.OPENCL if apis.get("opencl") else GpuType.NONE

@@ -26,6 +26,7 @@ from xybridd.daemon.server import Server
 from xybridd.errors import ConfigError
 from xybridd.paths import daemon_socket, data_folder
 from xybridd.services.clock import SystemClock
+from xybridd.services.device import Device
 from xybridd.services.recorder import Recorder
 from xybridd.services.retention import Retention
 from xybridd.services.sampler import Sampler
@@ -33,6 +34,8 @@ from xybridd.services.sessions import Installation
 from xybridd.storage.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from xybridd.config import Loaded
 
 log = logging.getLogger(__name__)
@@ -62,7 +65,6 @@ class _Daemon:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         config = self.config
-        started_s = self.clock.monotonic_s()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.set)
         folder = data_folder(config.storage.path)
@@ -72,30 +74,8 @@ class _Daemon:
         sock = listener.bind()
         try:
             await store.open(self.clock.wall_ms())
-            sampler = Sampler(self.clock)
-            recorder = self._recorder(store, sampler, lifecycle.device_id(folder, config.device.id))
-            retention = Retention(
-                store,
-                recorder,
-                self.clock,
-                config.storage.retention_days,
-                int(config.storage.quota_mib * 2**20),
-            )
-            scheduler = Scheduler(loop, self.clock, recorder, retention)
-            recorder.on_lonely = scheduler.sweep_when_lost
+            recorder, retention, scheduler, server = self._build(loop, store, folder)
             await recorder.resume()
-            server = Server(
-                Services(
-                    recorder=recorder,
-                    sampler=sampler,
-                    store=store,
-                    retention=retention,
-                    clock=self.clock,
-                    config=config,
-                    started_s=started_s,
-                    connections=lambda: len(server.connections),
-                )
-            )
             await server.listen(sock)
             loop.add_signal_handler(signal.SIGHUP, self._reload, recorder, retention)
             lifecycle.tell_systemd_ready()
@@ -119,6 +99,33 @@ class _Daemon:
             with suppress(TimeoutError):
                 await asyncio.wait_for(store.close(), _LAST_ANSWERS_S)
         log.info("stopped")
+
+    def _build(
+        self, loop: asyncio.AbstractEventLoop, store: Store, folder: Path
+    ) -> tuple[Recorder, Retention, Scheduler, Server]:
+        """Everything between the disk and the socket."""
+        config, clock = self.config, self.clock
+        sampler = Sampler(clock)
+        device = Device(sampler, clock)
+        recorder = self._recorder(store, sampler, lifecycle.device_id(folder, config.device.id))
+        quota_bytes = int(config.storage.quota_mib * 2**20)
+        retention = Retention(store, recorder, clock, config.storage.retention_days, quota_bytes)
+        scheduler = Scheduler(loop, clock, recorder, retention, device)
+        recorder.on_lonely = scheduler.sweep_when_lost
+        recorder.when_active(scheduler.look_often)
+        services = Services(
+            recorder=recorder,
+            device=device,
+            store=store,
+            retention=retention,
+            clock=clock,
+            config=config,
+            started_s=clock.monotonic_s(),
+            connections=lambda: len(server.connections),
+            watch_device=scheduler.look_often,
+        )
+        server = Server(services)
+        return recorder, retention, scheduler, server
 
     def _recorder(self, store: Store, sampler: Sampler, device_id: str) -> Recorder:
         config = self.config

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
     from xybridd.config import Config
     from xybridd.services.clock import Clock
+    from xybridd.services.device import Device
     from xybridd.services.recorder import Recorder, Ticket
     from xybridd.services.retention import Retention
-    from xybridd.services.sampler import Sampler
     from xybridd.services.sessions import Link
     from xybridd.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-#: What daemon.status shows of the device may be this old: status is asked often, and probes cost something.
+#: What is shown of the device may be this old: it may be asked for often, and probes cost something.
 _CAPABILITIES_FRESH_S = 1.0
 
 
@@ -46,13 +46,14 @@ class Services(NamedTuple):
     """Everything a handler may use."""
 
     recorder: Recorder
-    sampler: Sampler
+    device: Device
     store: Store
     retention: Retention
     clock: Clock
     config: Config
     started_s: float
     connections: Callable[[], int]
+    watch_device: Callable[[], None]
 
 
 # Producers and sessions
@@ -145,10 +146,17 @@ async def _record_batch(services: Services, link: Link, params: m.RecordBatchPar
 
 
 async def _device_capabilities(services: Services, _link: Link, _params: m.NoParams) -> Reply:
-    state = await services.sampler.state(_CAPABILITIES_FRESH_S)
-    shown: dict[str, Any] = msgspec.to_builtins(state.capabilities)
-    shown["details"] = state.details(services.clock.monotonic_s())
-    return Reply(shown)
+    return Reply(await services.device.capabilities(_CAPABILITIES_FRESH_S))
+
+
+async def _device_advice(services: Services, link: Link, params: m.DeviceAdviceParams) -> Reply:
+    return Reply(await services.device.advice(link.pid, params.model_size_mb, params.safety_margin))
+
+
+async def _device_watch(services: Services, link: Link, _params: m.NoParams) -> Reply:
+    now = await services.device.watch(link.link_id, link.push)
+    services.watch_device()
+    return Reply(now)
 
 
 async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -> Reply:
@@ -213,6 +221,8 @@ METHODS: dict[str, Method] = {
     "record.error": _method(m.RecordErrorParams, _record_error, records=True),
     "record.batch": _method(m.RecordBatchParams, _record_batch, records=True),
     "device.capabilities": _method(m.NoParams, _device_capabilities),
+    "device.advice": _method(m.DeviceAdviceParams, _device_advice),
+    "device.watch": _method(m.NoParams, _device_watch),
     "daemon.status": _method(m.NoParams, _daemon_status),
     "daemon.flush": _method(m.NoParams, _daemon_flush),
 }

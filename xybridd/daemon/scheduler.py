@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from xybridd.services.device import BUSY_EVERY_S, IDLE_EVERY_S
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
 
     from xybridd.services.clock import Clock
+    from xybridd.services.device import Device
     from xybridd.services.recorder import Recorder
     from xybridd.services.retention import Retention
 
@@ -49,7 +52,11 @@ class _JumpAware(AsyncIOScheduler):  # type: ignore[misc] # APScheduler 3 has no
 
 
 class Scheduler:
-    """The daemon's jobs: ``sessions`` every minute, ``retention`` every hour, and a sweep when a producer is lost."""
+    """The daemon's jobs, each under its name.
+
+    ``sessions`` every minute; ``retention`` every hour; ``device`` every ten seconds while a session is active or
+    somebody watches; and a sweep when a producer is lost.
+    """
 
     def __init__(
         self,
@@ -57,13 +64,16 @@ class Scheduler:
         clock: Clock,
         recorder: Recorder,
         retention: Retention,
+        device: Device,
     ) -> None:
         self._loop = loop
         self._recorder = recorder
+        self._device = device
         self._lonely: asyncio.TimerHandle | None = None
         self._jobs = _JumpAware(clock)
         self._every("sessions", SWEEP_EVERY_S, self._sweep)
         self._every("retention", RETENTION_EVERY_S, retention.run)
+        self._every("device", BUSY_EVERY_S, self._sample)
 
     def start(self) -> None:
         self._jobs.start()
@@ -91,6 +101,17 @@ class Scheduler:
     async def _sweep(self) -> None:
         # A coroutine, since APScheduler runs plain functions on a thread.
         self._recorder.sweep()
+        await self._device.sample(IDLE_EVERY_S)
+
+    async def _sample(self) -> None:
+        await self._device.sample(BUSY_EVERY_S - 1)
+        if not (self._recorder.registry.active_count() or self._device.watched):
+            self._jobs.pause_job("device")
+
+    def look_often(self) -> None:
+        """A session began, or somebody watches: read the device every few seconds until nobody is there any more."""
+        if self._jobs.running and (job := self._jobs.get_job("device")).next_run_time is None:
+            job.resume()
 
     def _every(self, name: str, interval_s: float, job: Callable[[], Awaitable[None]]) -> None:
         # A device that is switched off often must come to its rarer jobs as well: the first run is soon.

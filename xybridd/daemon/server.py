@@ -18,7 +18,7 @@ import sys
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import psutil
 
@@ -29,6 +29,7 @@ from xybridd.protocol.framing import (
     BadLine,
     LineSplitter,
     encode_error,
+    encode_notification,
     encode_result,
     parse_request,
 )
@@ -100,7 +101,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         uid, pid = peer_of(transport.get_extra_info("socket"))
-        self.link = Link(next(self._server.link_ids), uid, partial(process_name, pid))
+        self.link = Link(next(self._server.link_ids), uid, partial(process_name, pid), pid)
+        self.link.push = self._push
         refused = self._server.opened(self)
         if refused is not None:
             self.dismiss(refused)
@@ -225,6 +227,10 @@ class Connection(asyncio.Protocol):
         self._regulate()
         self._close_when_done()
 
+    def _push(self, method: str, params: Any) -> None:
+        if self._peer_reads:
+            self._send(encode_notification(method, params))
+
     def _send(self, line: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(line)
@@ -282,6 +288,7 @@ class Server:
         self.connections.discard(connection)
         self.weigh(connection)
         self.services.recorder.disconnected(connection.link)
+        self.services.device.unwatch(connection.link.link_id)
         if self.stopping and not self.connections:
             self._all_closed.set()
 

@@ -1,20 +1,39 @@
-"""Which of the reference's platforms this is."""
+"""Which of the reference's platforms this is, and what the board calls itself."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from xybridd.core.capabilities import Confidence, Platform, Reading
+from xybridd.core.capabilities import Platform, Reading
+from xybridd.probes.probe import Probe, Quantity, none_there, sure, unknown
 
-_PLATFORMS = {
-    "linux": Platform.LINUX,
-    "darwin": Platform.MACOS,
-    "android": Platform.ANDROID,
-    "ios": Platform.IOS,
-}
+if TYPE_CHECKING:
+    from xybridd.probes.tree import Tree
+
+_PLATFORMS = {"linux": Platform.LINUX, "darwin": Platform.MACOS, "android": Platform.ANDROID, "ios": Platform.IOS}
+
+#: Where boards and machines say what they are: a device tree, else the firmware's tables.
+_MODELS = ("/proc/device-tree/model", "/sys/class/dmi/id/product_name")
 
 
-def read_platform(now_s: float) -> dict[str, Reading]:
-    found = _PLATFORMS.get(sys.platform, Platform.UNKNOWN)
-    sure = Confidence.UNKNOWN if found is Platform.UNKNOWN else Confidence.HIGH
-    return {"platform": Reading(found, sure, "sys.platform", now_s)}
+def read_platform(tree: Tree, now_s: float) -> dict[str, Reading]:
+    """``platform`` and ``machine``: the model's name, such as ``Raspberry Pi 5 Model B Rev 1.0``."""
+    live = str(tree.root) == "/"
+    # A recorded tree is a Linux machine's: only Linux has these files.
+    found = _PLATFORMS.get(sys.platform, Platform.UNKNOWN) if live else Platform.LINUX
+    source = "sys.platform" if live else "the recorded tree"
+    platform = unknown(now_s) if found is Platform.UNKNOWN else sure(found, now_s, source)
+    return {"platform": platform, "machine": _machine(tree, now_s)}
+
+
+def _machine(tree: Tree, now_s: float) -> Reading:
+    for path in _MODELS:
+        raw = tree.bytes(path).value
+        name = (raw or b"").decode("utf-8", "replace").strip("\0\n ")
+        if name:
+            return sure(name[:128], now_s, path)
+    return none_there(now_s, _MODELS[-1])
+
+
+PLATFORM = Probe("platform", (Quantity("platform", "", "state"), Quantity("machine", "", "state")), read_platform)

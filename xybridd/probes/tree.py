@@ -81,7 +81,8 @@ class Tree:
         if "\0" in value:
             self._note(path, "not text")
             return Found(path, problem=f"{path}: not text")
-        self._note(path, value if len(value) <= 80 else f"{value[:77]}…")
+        first, *more = value.splitlines() or [""]
+        self._note(path, first if len(first) <= 80 and not more else f"{first[:77]}…")
         return Found(path, value)
 
     def number(self, path: str) -> Found[int]:

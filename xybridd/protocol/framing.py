@@ -173,6 +173,10 @@ def encode_error(request_id: bytes, error: WireError) -> bytes:
     return b'{"jsonrpc":"2.0","id":%b,"error":%b}\n' % (request_id, _encode(body))
 
 
+def encode_notification(method: str, params: Any) -> bytes:
+    return b'{"jsonrpc":"2.0","method":"%b","params":%b}\n' % (method.encode(), _encode(params))
+
+
 def encode_request(request_id: int | None, method: str, params: bytes) -> bytes:
     """A request line; ``params`` is JSON already. Without an id it is a notification."""
     number = b"" if request_id is None else b'"id":%d,' % request_id

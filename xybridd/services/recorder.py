@@ -65,6 +65,10 @@ class Recorder:
         #: Called when a session has lost its last connection: somebody should `sweep` when its time is up.
         self.on_lonely: Callable[[], None] = lambda: None
 
+    def when_active(self, call: Callable[[], None]) -> None:
+        """Have `call` called whenever a session begins."""
+        self._sessions.on_active = call
+
     @property
     def registry(self) -> Registry:
         return self._sessions.registry

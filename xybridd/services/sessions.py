@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from asyncio import shield
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -42,15 +42,29 @@ RETRY_OVERLOADED_MS = 1000
 class Link:
     """One connection as the services see it: whose it is, who it says it is, and its current session."""
 
-    __slots__ = ("current", "gone", "identity", "link_id", "process_name", "producer", "refused_seq", "uid")
+    __slots__ = (
+        "current",
+        "gone",
+        "identity",
+        "link_id",
+        "pid",
+        "process_name",
+        "producer",
+        "push",
+        "refused_seq",
+        "uid",
+    )
 
-    def __init__(self, link_id: int, uid: int, process_name: Callable[[], str]) -> None:
+    def __init__(self, link_id: int, uid: int, process_name: Callable[[], str], pid: int = 0) -> None:
         self.link_id = link_id
         self.uid = uid
+        self.pid = pid
         self.process_name = process_name
         self.identity: Identity | None = None
         self.producer: Producer | None = None
         self.current: str | None = None
+        #: Sends a notification to the other end; one that does not read gets none.
+        self.push: Callable[[str, Any], None] = lambda _method, _params: None
         #: It broke. A request of it that was waiting meanwhile must not bring it back into a session.
         self.gone = False
         #: A batch that was refused for now. Those behind it wait for it, or it would look like a duplicate.
@@ -87,6 +101,8 @@ class Sessions:
         self.installation = installation
         #: Sessions that the next commit deletes; nobody finds them any more.
         self.removing: set[str] = set()
+        #: Called when a session begins: the device is to be looked at more often.
+        self.on_active: Callable[[], None] = lambda: None
         #: Has a damaged database salvaged; done when it is.
         self.mend: Callable[[], Future[None] | None] = lambda: None
         self._store = store
@@ -212,6 +228,7 @@ class Sessions:
             self._check_room()
         session = Session(head, self.installation.limits)
         self.registry.note(session)
+        self.on_active()
         return self.registry.track(session, self._clock.monotonic_s())
 
     def track(self, found: StoredSession) -> Tracked:

@@ -1,23 +1,17 @@
-"""A connection to the database as the daemon uses it, its schema, and the one thread that touches it."""
+"""A connection to the database as the daemon uses it, its schema, and what its errors mean."""
 
 from __future__ import annotations
 
 import os
-import queue
 import sqlite3
-import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from xybridd.errors import CorruptDatabase, StartError, StorageError
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
-    from collections.abc import Callable
     from pathlib import Path
-
-T = TypeVar("T")
 
 TABLES = ("session", "model", "error", "producer", "ledger", "salvage")
 
@@ -116,51 +110,3 @@ def migrate(connection: sqlite3.Connection) -> None:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-
-
-# The thread
-
-
-class DatabaseThread:
-    """Runs functions on the connection, one after the other, on a thread of its own.
-
-    A daemon thread: a disk that hangs must not keep the process from ending.
-    """
-
-    def __init__(self, loop: AbstractEventLoop) -> None:
-        self._loop = loop
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="xybridd-database", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def run(self, job: Callable[[], T]) -> Future[T]:
-        """The job's result; SQLite's errors come as StorageError."""
-        answer: Future[T] = self._loop.create_future()
-        self._jobs.put((job, answer))
-        return answer
-
-    def stop(self) -> None:
-        self._jobs.put(None)
-
-    def _work(self) -> None:
-        while (item := self._jobs.get()) is not None:
-            job, answer = item
-            result: Any
-            error: BaseException | None
-            try:
-                result, error = job(), None
-            except BaseException as caught:  # noqa: BLE001 - it is handed to whoever waits
-                result, error = None, wrapped(caught)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(_answer, answer, result, error)
-
-
-def _answer(future: Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.cancelled():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)

@@ -14,9 +14,10 @@ import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
 from xybridd.storage import rows
-from xybridd.storage.database import DatabaseThread
+from xybridd.storage.database import wrapped
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
+from xybridd.worker import Worker
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -46,7 +47,7 @@ class Store:
     def __init__(self, folder: Path, loop: AbstractEventLoop) -> None:
         self.path = folder / DATABASE_NAME
         self._folder = folder
-        self._thread = DatabaseThread(loop)
+        self._thread = Worker(loop, "xybridd-database", wrapped)
         self._lock = FileLock(folder / LOCK_NAME, f"the data folder {folder}")
         self._connection: sqlite3.Connection | None = None
         #: What a read found damaged; the next write says so, and whoever writes has the file salvaged.

@@ -1,0 +1,67 @@
+"""Whether there is a way out: a default route of IPv4 or IPv6."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xybridd.probes.probe import Probe, Quantity, sure, unknown
+
+if TYPE_CHECKING:
+    from xybridd.core.capabilities import Reading
+    from xybridd.probes.tree import Tree
+
+_IPV4 = "/proc/net/route"
+_IPV6 = "/proc/net/ipv6_route"
+
+#: Flags of a route (linux/route.h): up, and rejecting.
+_UP, _REJECT = 0x1, 0x200
+
+
+def parse_ipv4_routes(text: str) -> list[str]:
+    """The interfaces with a default route that is up, those with the smallest metric first."""
+    found = []
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) < 8 or fields[1] != "00000000" or fields[7] != "00000000":
+            continue
+        flags, metric = _hex(fields[3]), int(fields[6]) if fields[6].isdigit() else 0
+        if flags & _UP and not flags & _REJECT:
+            found.append((metric, fields[0]))
+    return [interface for _, interface in sorted(found)]
+
+
+def parse_ipv6_routes(text: str) -> list[str]:
+    """Likewise, from a file without a head: destination, its length, …, metric, …, flags, interface."""
+    found = []
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) < 10 or fields[0].strip("0") or fields[1] != "00" or fields[9] == "lo":
+            continue
+        flags = _hex(fields[8])
+        if flags & _UP and not flags & _REJECT:
+            found.append((_hex(fields[5]), fields[9]))
+    return [interface for _, interface in sorted(found)]
+
+
+def _hex(text: str) -> int:
+    try:
+        return int(text, 16)
+    except ValueError:
+        return 0
+
+
+def read_network(tree: Tree, now_s: float) -> dict[str, Reading]:
+    """``default_route``: the interface it leads through, "" when there is none. ``metered`` has no source yet."""
+    ipv4, ipv6 = tree.text(_IPV4), tree.text(_IPV6)
+    problem = ipv4.problem or ipv6.problem
+    interfaces = [*parse_ipv4_routes(ipv4.value or ""), *parse_ipv6_routes(ipv6.value or "")]
+    if interfaces:
+        route = sure(interfaces[0], now_s, _IPV4 if ipv4.value else _IPV6)
+    elif problem or (ipv4.value is None and ipv6.value is None):
+        route = unknown(now_s, problem or f"there is neither {_IPV4} nor {_IPV6}")
+    else:
+        route = sure("", now_s, _IPV4)
+    return {"default_route": route, "metered": unknown(now_s, "nothing on this device was asked")}
+
+
+NETWORK = Probe("network", (Quantity("default_route", "", "state"), Quantity("metered", "", "state")), read_network)

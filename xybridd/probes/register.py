@@ -1,0 +1,9 @@
+"""Every probe there is, in the order in which they run: the quick and certain first."""
+
+from xybridd.probes.cpu import CPU
+from xybridd.probes.memory import MEMORY
+from xybridd.probes.network import NETWORK
+from xybridd.probes.platform import PLATFORM
+from xybridd.probes.probe import Probe
+
+PROBES: tuple[Probe, ...] = (PLATFORM, CPU, MEMORY, NETWORK)
