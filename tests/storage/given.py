@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 import shutil
 import sqlite3
@@ -83,7 +84,8 @@ def ledger_of(connection: sqlite3.Connection) -> tuple[int, int]:
 
 def schema_of(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
     found = connection.execute("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY type, name")
-    return [tuple(" ".join(text.split()) for text in row) for row in found]
+    # ALTER TABLE puts its commas where a person would not: space around them says nothing.
+    return [tuple(re.sub(r"\s*([(),])\s*", r"\1", " ".join(text.split())) for text in row) for row in found]
 
 
 def heads(store_sessions: list[rows.StoredSession]) -> list[SessionHead]:

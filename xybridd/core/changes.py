@@ -19,7 +19,7 @@ class SessionHead(msgspec.Struct):
 
     Times named ``_at_ms`` are UTC milliseconds since 1970; ``started_mono_ms`` is the monotonic clock of the boot
     ``boot_id``. ``client_id`` is the producer it is bound to, if it is bound to one. ``revision`` is the number of
-    the export that was made of it last, 0 before the first.
+    the export that was made of it last, 0 before the first. ``transitions``: when heat or power changed while it ran.
     """
 
     session_id: str
@@ -41,6 +41,7 @@ class SessionHead(msgspec.Struct):
     models_used: list[str] = []
     hardware: HardwareCapabilities | None = None
     details: dict[str, Any] = {}
+    transitions: list[dict[str, Any]] = []
 
 
 class ModelImage(msgspec.Struct, frozen=True):
@@ -55,6 +56,7 @@ class ModelImage(msgspec.Struct, frozen=True):
     touched: int
     latency: bytes
     stats: bytes
+    conditions: bytes = b""
 
 
 class ErrorImage(msgspec.Struct, frozen=True):

@@ -176,6 +176,8 @@ def extensions(session: Session, ledger: dict[str, Any]) -> dict[str, Any]:
     out["ledger"] = ledger
     if head.details:
         out["hardware"] = head.details
+    if head.transitions:
+        out["transitions"] = head.transitions
     if session.models:
         out["models"] = {key: _model_details(entry) for key, entry in session.models.items()}
     return out
@@ -187,6 +189,8 @@ def _model_details(entry: ModelEntry) -> dict[str, Any]:
         out["latency_ms"] = entry.latency.summary()
     if stats := entry.stats.summary():
         out["stats"] = stats
+    if conditions := entry.conditions.summary():
+        out["conditions"] = conditions
     return out
 
 

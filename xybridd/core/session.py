@@ -18,6 +18,7 @@ import msgspec
 
 from xybridd.core.category import ErrorCategory, categorize, category_named
 from xybridd.core.changes import Changes, ErrorImage, ModelImage, SessionHead
+from xybridd.core.conditions import Conditions, Surroundings
 from xybridd.core.histogram import Histogram
 from xybridd.core.redaction import MAX_MESSAGE_BYTES, redact
 from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
 OTHER = "other"
+
+#: A device that changes its state more often than that within a session says so no more.
+MOST_TRANSITIONS = 500
+
+_NOBODY_KNOWS = Surroundings()
 
 
 class SessionLimits(msgspec.Struct, frozen=True):
@@ -40,8 +46,8 @@ class ModelEntry:
     """One model at one version. ``touched`` orders entries by their last use within the session."""
 
     __slots__ = (
-        "call_count", "error_count", "inbox", "last_called_ms", "latency", "model_id", "position", "stats",
-        "total_latency_ms", "touched", "version",
+        "call_count", "conditions", "error_count", "inbox", "last_called_ms", "latency", "model_id", "position",
+        "stats", "total_latency_ms", "touched", "version",
     )  # fmt: skip
 
     def __init__(self, position: int, model_id: str, version: str) -> None:
@@ -55,13 +61,14 @@ class ModelEntry:
         self.touched = 0
         self.latency = Histogram()
         self.stats = StatsTotals()
+        self.conditions = Conditions()
         self.inbox: list[InferenceRecord] = []
 
     @property
     def avg_latency_ms(self) -> int:
         return self.total_latency_ms // self.call_count if self.call_count else 0
 
-    def count_inbox(self, now_ms: int) -> int:
+    def count_inbox(self, now_ms: int, around: Surroundings) -> int:
         """Count what waits in the inbox, all at once; the sum of the whole milliseconds that it added.
 
         A latency with a fraction adds to the integer totals rounded half up, and to the histogram as it is.
@@ -74,6 +81,7 @@ class ModelEntry:
         latest = max([now_ms if call.timestamp_ms is None else call.timestamp_ms for call in calls])
         self.last_called_ms = max(self.last_called_ms, latest)
         self.latency.extend(latencies)
+        self.conditions.count(calls, around)
         if given := [call.stats for call in calls if call.stats is not None]:
             self.stats.extend(given)
         return added
@@ -82,6 +90,7 @@ class ModelEntry:
         return ModelImage(
             session_id, self.position, self.model_id, self.version, self.call_count, self.total_latency_ms,
             self.error_count, self.last_called_ms, self.touched, self.latency.to_bytes(), self.stats.to_bytes(),
+            self.conditions.to_bytes(),
         )  # fmt: skip
 
 
@@ -167,6 +176,7 @@ class Session:
             entry.touched = image.touched
             entry.latency = Histogram.from_bytes(image.latency)
             entry.stats = StatsTotals.from_bytes(image.stats)
+            entry.conditions = Conditions.from_bytes(image.conditions)
             self.total_inferences += image.call_count
             self.total_latency_ms = min(self.total_latency_ms + image.total_latency_ms, LARGEST_COUNTER)
             self._touched = max(self._touched, image.touched)
@@ -206,7 +216,7 @@ class Session:
 
     # What happens to it
 
-    def apply(self, records: Iterable[Record], now_ms: int) -> None:
+    def apply(self, records: Iterable[Record], now_ms: int, around: Surroundings = _NOBODY_KNOWS) -> None:
         """Count the records, in their order. ``now_ms`` is the time of those that carry none."""
         calling: list[ModelEntry] = []
         by_call, touched = self._by_call, self._touched
@@ -225,11 +235,17 @@ class Session:
         self._touched = touched
         for entry in calling:
             self.total_inferences += len(entry.inbox)
-            self.total_latency_ms = min(self.total_latency_ms + entry.count_inbox(now_ms), LARGEST_COUNTER)
+            self.total_latency_ms = min(self.total_latency_ms + entry.count_inbox(now_ms, around), LARGEST_COUNTER)
         self._changed_models.update(calling)
         if not self.active:
             # A late batch of a session that ended by itself: the export that was made is out of date.
             self.head.revision += 1
+            self._head_changed = True
+
+    def change_over(self, at_ms: int, around: Surroundings) -> None:
+        """Heat or power is another now."""
+        if len(self.head.transitions) < MOST_TRANSITIONS:
+            self.head.transitions.append({"at_ms": at_ms, **around._asdict()})
             self._head_changed = True
 
     def end(self, reason: str, at_ms: int, successor: str | None = None) -> None:
@@ -244,7 +260,11 @@ class Session:
         """Put what changed since the last time into `into`, as values."""
         session_id = self.session_id
         if self._head_changed:
-            into.heads.append(msgspec.structs.replace(self.head, models_used=list(self.head.models_used)))
+            into.heads.append(
+                msgspec.structs.replace(
+                    self.head, models_used=list(self.head.models_used), transitions=list(self.head.transitions)
+                )
+            )
             self._head_changed = False
         into.models.extend(entry.image(session_id) for entry in self._changed_models)
         into.errors.extend(error.image(session_id) for error in self._changed_errors)

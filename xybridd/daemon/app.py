@@ -106,8 +106,8 @@ class _Daemon:
         """Everything between the disk and the socket."""
         config, clock = self.config, self.clock
         sampler = Sampler(clock)
-        device = Device(sampler, clock)
         recorder = self._recorder(store, sampler, lifecycle.device_id(folder, config.device.id))
+        device = Device(sampler, clock, recorder.surround)
         quota_bytes = int(config.storage.quota_mib * 2**20)
         retention = Retention(store, recorder, clock, config.storage.retention_days, quota_bytes)
         scheduler = Scheduler(loop, clock, recorder, retention, device)

@@ -23,8 +23,9 @@ _MB = 2**20
 
 
 class Device:
-    def __init__(self, sampler: Sampler, clock: Clock) -> None:
+    def __init__(self, sampler: Sampler, clock: Clock, surround: Callable[[DeviceState], None]) -> None:
         self._sampler = sampler
+        self._surround = surround
         self._clock = clock
         self._told: Advice | None = None
         self._shown: dict[str, Any] | None = None
@@ -77,6 +78,7 @@ class Device:
 
     async def _now(self, fresh_s: float) -> dict[str, Any]:
         state = await self._sampler.state(fresh_s)
+        self._surround(state)
         memory = state.readings["memory"].value
         self._told = advise(
             state,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from xybridd.core.conditions import Surroundings, surroundings_of
 from xybridd.core.export import SessionMetrics, TelemetryExport, session_metrics, telemetry_export
 from xybridd.core.ledger import Ledger
 from xybridd.core.registry import Identity, Lifetimes, Producer, Registry, Tracked
@@ -31,6 +32,7 @@ from xybridd.services.sessions import RETRY_OVERLOADED_MS, Installation, Link, S
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from xybridd.core.capabilities import DeviceState
     from xybridd.protocol.records import Record
     from xybridd.services.clock import Clock
     from xybridd.services.sampler import Sampler
@@ -56,6 +58,7 @@ class Recorder:
     ) -> None:
         self.lifetimes = lifetimes
         self.installation = installation
+        self._around = Surroundings()
         self._clock = clock
         self._store = store
         self._sessions = Sessions(store, sampler, clock, installation)
@@ -98,6 +101,18 @@ class Recorder:
     def sweep(self) -> None:
         """End the sessions whose time is up."""
         self._sessions.sweep(self.lifetimes)
+        self.committer.later()
+
+    def surround(self, state: DeviceState) -> None:
+        """The device as it is now: what is recorded from here on was recorded under these conditions."""
+        around = surroundings_of(state)
+        if around == self._around:
+            return
+        known, self._around = self._around != Surroundings(), around
+        for tracked in self.registry.sessions.values() if known else ():
+            if tracked.session.active:
+                tracked.session.change_over(self._clock.wall_ms(), around)
+                self.registry.note(tracked.session)
         self.committer.later()
 
     def next_loss_in_s(self) -> float | None:
@@ -293,7 +308,7 @@ class Recorder:
 
     def _apply(self, link: Link, tracked: Tracked, records: Sequence[Record], producer: Producer | None = None) -> str:
         session = tracked.session
-        session.apply(records, self._clock.wall_ms())
+        session.apply(records, self._clock.wall_ms(), self._around)
         self.ledger.count(len(records))
         tracked.heard_at_s = self._clock.monotonic_s()
         self.registry.note(session, producer)

@@ -264,6 +264,7 @@ class Sessions:
             started_mono_ms=int(now_s * 1000),
             revision=0,
             models_used=[],
+            transitions=[],
         )
         attached, lonely_since_s = tracked.attached, tracked.lonely_since_s
         self.registry.end(tracked, "rollover", now_ms, successor=head.session_id)

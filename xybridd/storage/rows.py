@@ -15,6 +15,7 @@ import msgspec
 from xybridd.core.capabilities import HardwareCapabilities
 from xybridd.core.category import ErrorCategory
 from xybridd.core.changes import Changes, ErrorImage, ModelImage, ProducerImage, SessionHead
+from xybridd.core.conditions import Conditions
 from xybridd.core.histogram import Histogram
 from xybridd.core.ledger import COUNTED
 from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
@@ -30,13 +31,14 @@ T = TypeVar("T")
 _HEAD = (
     "session_id", "device_id", "uid", "app", "started_at_ms", "started_mono_ms", "boot_id", "app_version",
     "sdk_version", "client_id", "implicit", "ended_at_ms", "end_reason", "successor", "revision", "labels",
-    "models_used", "hardware", "details",
+    "models_used", "hardware", "details", "transitions",
 )  # fmt: skip
 #: Columns that hold JSON, the type of it, and what stands for one that cannot be read.
 _JSON_COLUMNS: tuple[tuple[str, Any, Any], ...] = (
     ("labels", dict[str, str], {}),
     ("models_used", list[str], []),
     ("details", dict[str, Any], {}),
+    ("transitions", list[dict[str, Any]], []),
     ("hardware", HardwareCapabilities, None),
 )
 _MODEL = ModelImage.__struct_fields__
@@ -89,6 +91,7 @@ def _head_row(head: SessionHead) -> tuple[Any, ...]:
         head.app_version, head.sdk_version, head.client_id, head.implicit, head.ended_at_ms, head.end_reason,
         head.successor, head.revision, encode(head.labels).decode(), encode(head.models_used).decode(),
         None if head.hardware is None else encode(head.hardware).decode(), encode(head.details).decode(),
+        encode(head.transitions).decode(),
     )  # fmt: skip
 
 
@@ -120,7 +123,10 @@ def _model(row: tuple[Any, ...]) -> ModelImage:
         image.session_id,
     )
     stats = _or_empty(lambda: StatsTotals.from_bytes(image.stats).to_bytes(), b"", "stats", image.session_id)
-    return msgspec.structs.replace(image, latency=latency, stats=stats)
+    conditions = _or_empty(
+        lambda: Conditions.from_bytes(image.conditions).to_bytes(), b"", "conditions", image.session_id
+    )
+    return msgspec.structs.replace(image, latency=latency, stats=stats, conditions=conditions)
 
 
 def _error(row: tuple[Any, ...]) -> ErrorImage:
@@ -273,7 +279,7 @@ def oldest_ended(connection: sqlite3.Connection, size_bytes: int) -> list[str]:
     """The sessions that ended first, as many as together take about `size_bytes`."""
     rows = connection.execute(
         "SELECT session_id, 300 + length(details) + coalesce(length(hardware), 0)"
-        " + (SELECT coalesce(sum(180 + length(latency) + length(stats)), 0) FROM model m"
+        " + (SELECT coalesce(sum(180 + length(latency) + length(stats) + length(conditions)), 0) FROM model m"
         "    WHERE m.session_id = s.session_id)"
         " + (SELECT coalesce(sum(180 + length(message)), 0) FROM error e WHERE e.session_id = s.session_id)"
         " FROM session s WHERE ended_at_ms IS NOT NULL ORDER BY ended_at_ms"

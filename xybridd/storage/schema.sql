@@ -25,13 +25,14 @@ CREATE TABLE session (
     labels TEXT NOT NULL,
     models_used TEXT NOT NULL,
     hardware TEXT,
-    details TEXT NOT NULL
+    details TEXT NOT NULL,
+    transitions TEXT NOT NULL DEFAULT '[]'
 ) STRICT;
 
 CREATE INDEX session_started ON session (started_at_ms);
 CREATE INDEX session_open ON session (id) WHERE ended_at_ms IS NULL;
 
--- One model at one version in one session; latency and stats are the histogram and the sums, MessagePack.
+-- One model at one version in one session; latency, stats and conditions are histograms and sums, MessagePack.
 CREATE TABLE model (
     id INTEGER PRIMARY KEY,
     session_id TEXT NOT NULL,
@@ -45,6 +46,7 @@ CREATE TABLE model (
     touched INTEGER NOT NULL,
     latency BLOB NOT NULL,
     stats BLOB NOT NULL,
+    conditions BLOB NOT NULL DEFAULT x'',
     UNIQUE (session_id, position)
 ) STRICT;
 
