@@ -25,6 +25,7 @@ from xybridd.daemon.scheduler import Scheduler
 from xybridd.daemon.server import Server
 from xybridd.errors import ConfigError
 from xybridd.paths import daemon_socket, data_folder
+from xybridd.probes.events import KernelEvents
 from xybridd.services.clock import SystemClock
 from xybridd.services.device import Device
 from xybridd.services.recorder import Recorder
@@ -34,6 +35,7 @@ from xybridd.services.sessions import Installation
 from xybridd.storage.store import Store
 
 if TYPE_CHECKING:
+    import socket
     from pathlib import Path
 
     from xybridd.config import Loaded
@@ -87,12 +89,19 @@ class _Daemon:
                 folder,
             )
             scheduler.start()
+            events = KernelEvents()
+            events.open()
+            for each in events.sockets:
+                loop.add_reader(each, self._heard, events, each, scheduler)
             # What was built so far lives as long as the process: the collector need not look at it again.
             gc.collect()
             gc.freeze()
             await self.stop.wait()
             log.info("stopping")
             scheduler.stop()
+            for each in events.sockets:
+                loop.remove_reader(each)
+            events.close()
             await self._drain(server, recorder)
         finally:
             listener.release()
@@ -146,6 +155,11 @@ class _Daemon:
             commit_interval_s=config.storage.commit_interval_ms / 1000,
             most_waiting=config.limits.max_waiting_answers,
         )
+
+    @staticmethod
+    def _heard(events: KernelEvents, sock: socket.socket, scheduler: Scheduler) -> None:
+        if seen := events.read(sock):
+            scheduler.look_now(", ".join(seen[:5]))
 
     async def _drain(self, server: Server, recorder: Recorder) -> None:
         server.stop_listening()

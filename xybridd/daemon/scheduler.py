@@ -7,6 +7,7 @@ plans are moved along.
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
     from xybridd.services.recorder import Recorder
     from xybridd.services.retention import Retention
 
+log = logging.getLogger(__name__)
+
 #: Sessions end by themselves at most this much later than they should: one waking of an idle device a minute.
 SWEEP_EVERY_S = 60.0
 RETENTION_EVERY_S = 3600.0
+
+#: A plug that goes in is a dozen events; the device is read when they are over.
+_SETTLE_S = 0.3
 
 #: The wall clock drifts and is slewed by NTP; a jump is more than that.
 _JUMP_S = 5.0
@@ -70,6 +76,8 @@ class Scheduler:
         self._recorder = recorder
         self._device = device
         self._lonely: asyncio.TimerHandle | None = None
+        self._soon: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._jobs = _JumpAware(clock)
         self._every("sessions", SWEEP_EVERY_S, self._sweep)
         self._every("retention", RETENTION_EVERY_S, retention.run)
@@ -79,8 +87,9 @@ class Scheduler:
         self._jobs.start()
 
     def stop(self) -> None:
-        if self._lonely is not None:
-            self._lonely.cancel()
+        for timer in (self._lonely, self._soon):
+            if timer is not None:
+                timer.cancel()
         if self._jobs.running:
             self._jobs.shutdown(wait=False)
 
@@ -102,6 +111,16 @@ class Scheduler:
         # A coroutine, since APScheduler runs plain functions on a thread.
         self._recorder.sweep()
         await self._device.sample(IDLE_EVERY_S)
+
+    def look_now(self, why: str) -> None:
+        """The kernel says that something changed: read the device shortly, once for many such words."""
+        log.debug("the device changed: %s", why)
+        if self._soon is None:
+            self._soon = self._loop.call_later(_SETTLE_S, self._look)
+
+    def _look(self) -> None:
+        self._soon = None
+        self._looking = self._loop.create_task(self._device.sample(0), name="device")
 
     async def _sample(self) -> None:
         await self._device.sample(BUSY_EVERY_S - 1)
