@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from tests.services.given import ManualClock
-from xybridd.core.capabilities import Confidence, Reading
+from xybridd.core.capabilities import Confidence, Reading, ThermalState
 from xybridd.probes.probe import Probe, Quantity, sure
 from xybridd.services.sampler import Sampler
 
@@ -93,6 +93,28 @@ def test_memory_of_a_process_that_is_gone_is_still_the_machines() -> None:
         sampler = Sampler(ManualClock())
         reading = await sampler.memory_of(2**22 + 1)
         assert reading.value is None or reading.value["available_bytes"] > 0
+        sampler.stop()
+
+    asyncio.run(test())
+
+
+def test_heat_rises_at_once_and_falls_slowly() -> None:
+    found = {"state": ThermalState.HOT, "warmer": ThermalState.CRITICAL}
+
+    def heat(_: Tree, now_s: float) -> dict[str, Reading]:
+        table = {"state_if_5c_warmer": found["warmer"]}
+        return {"thermal_state": sure(found["state"], now_s, "a test"), "thermal": sure(table, now_s, "a test")}
+
+    async def test() -> None:
+        clock = ManualClock()
+        probes = [Probe("heat", (Quantity("thermal_state", "", "state"), Quantity("thermal", "", "table")), heat)]
+        sampler = Sampler(clock, probes=probes)
+        told = [(await sampler.state()).capabilities.thermal_state]
+        found.update(state=ThermalState.NORMAL, warmer=ThermalState.NORMAL)
+        for _ in range(4):
+            clock.move(11)
+            told.append((await sampler.state()).capabilities.thermal_state)
+        assert told == [ThermalState.HOT] * 4 + [ThermalState.NORMAL]
         sampler.stop()
 
     asyncio.run(test())

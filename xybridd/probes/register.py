@@ -4,6 +4,8 @@ from xybridd.probes.cpu import CPU
 from xybridd.probes.memory import MEMORY
 from xybridd.probes.network import NETWORK
 from xybridd.probes.platform import PLATFORM
+from xybridd.probes.power import POWER
 from xybridd.probes.probe import Probe
+from xybridd.probes.thermal import THERMAL
 
-PROBES: tuple[Probe, ...] = (PLATFORM, CPU, MEMORY, NETWORK)
+PROBES: tuple[Probe, ...] = (PLATFORM, CPU, MEMORY, NETWORK, POWER, THERMAL)

@@ -11,10 +11,13 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from xybridd.core.capabilities import DeviceState, Reading, capabilities_from
+import msgspec
+
+from xybridd.core.capabilities import DeviceState, Reading, ThermalState, capabilities_from
 from xybridd.probes.memory import read_memory
 from xybridd.probes.probe import Probe, unknown
 from xybridd.probes.register import PROBES
+from xybridd.probes.thermal import Settled, settle
 from xybridd.probes.tree import Tree
 from xybridd.worker import Worker
 
@@ -30,7 +33,7 @@ log = logging.getLogger(__name__)
 FRESH_S = 10.0
 
 #: Quantities that no probe reads yet; they are shown, as unknown.
-_WITHOUT_PROBE = ("gpu", "npu", "battery", "thermal")
+_WITHOUT_PROBE = ("gpu", "npu")
 
 
 class Sampler:
@@ -46,6 +49,7 @@ class Sampler:
         self._worker: Worker | None = None
         #: Probes that did not come back yet, and since when they are away.
         self._away: dict[str, float] = {}
+        self._settled: Settled | None = None
 
     async def state(self, fresh_s: float = FRESH_S) -> DeviceState:
         """The device's state, at most `fresh_s` old."""
@@ -78,10 +82,21 @@ class Sampler:
                 readings |= await self._run(probe, tree)
             for name in _WITHOUT_PROBE:
                 readings.setdefault(name, unknown(self._taken_s, "no probe reads it yet"))
+            self._settle_heat(readings)
             self._state = DeviceState(capabilities_from(readings), readings)
             return self._state
         finally:
             self._reading = None
+
+    def _settle_heat(self, readings: dict[str, Reading]) -> None:
+        """The thermal state rises at once and falls slowly; one that nobody could tell is passed on as it is."""
+        judged = readings.get("thermal_state")
+        if judged is None or judged.value is None:
+            return
+        table = readings["thermal"].value or {}
+        warmer = ThermalState(table.get("state_if_5c_warmer", judged.value))
+        self._settled = settle(self._settled, ThermalState(judged.value), warmer, judged.taken_s)
+        readings["thermal_state"] = msgspec.structs.replace(judged, value=self._settled.state)
 
     async def _run(self, probe: Probe, tree: Tree) -> dict[str, Reading]:
         """A probe's readings; unknown, with the reason, when it fails or does not come back in time."""
