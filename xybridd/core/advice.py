@@ -12,10 +12,11 @@ the level is `BATTERY_SLACK` past the threshold. (Heat has its own delay, where 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from xybridd.core.accelerators import is_bound
 from xybridd.core.capabilities import Confidence, ThermalState
 
 if TYPE_CHECKING:
@@ -85,11 +86,13 @@ def advise(
     not_critical = heat is not ThermalState.CRITICAL
     gpu_power = power.above(GPU_BATTERY, before.should_prefer_gpu if before and caps.has_gpu else None)
     npu_power = power.above(LOW_BATTERY, before.should_prefer_npu if before and caps.has_npu else None)
-    gpu = caps.has_gpu and gpu_power and not_critical
-    npu = caps.has_npu and npu_power and not_critical
-    for name, there, preferred in (("GPU", caps.has_gpu, gpu), ("NPU", caps.has_npu, npu)):
+    usable = {name: any(map(is_bound, _listed(state, name))) for name in ("gpu", "npu")}
+    gpu = usable["gpu"] and gpu_power and not_critical
+    npu = usable["npu"] and npu_power and not_critical
+    for name, there, preferred in (("gpu", caps.has_gpu, gpu), ("npu", caps.has_npu, npu)):
         if there and not preferred:
-            reasons.append(f"the {name} is left alone: " + ("critical heat" if not not_critical else "battery"))
+            why = "it has no driver" if not usable[name] else "battery" if not_critical else "critical heat"
+            reasons.append(f"the {name.upper()} is left alone: {why}")
     fits = _fits(available_mb, model_size_mb, safety_margin, reasons)
     return Advice(
         should_throttle=throttle,
@@ -102,6 +105,11 @@ def advise(
         memory_pressure=_pressure(available_mb, caps.memory_total_mb),
         reasons=reasons,
     )
+
+
+def _listed(state: DeviceState, name: str) -> list[dict[str, Any]]:
+    reading = state.readings.get(name)
+    return [] if reading is None or reading.value is None else list(reading.value)
 
 
 def _throttle(state: DeviceState, power: _Power, before: Advice | None, reasons: list[str]) -> bool:

@@ -11,13 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-
-class GpuType(StrEnum):
-    METAL = "Metal"
-    VULKAN = "Vulkan"
-    OPENCL = "OpenCL"
-    DIRECTX = "DirectX"
-    NONE = "None"
+from xybridd.core.accelerators import GpuType, gpu_type_for
 
 
 class NpuType(StrEnum):
@@ -115,6 +109,7 @@ def _whole_megabytes(size_bytes: int) -> int:
 def capabilities_from(readings: dict[str, Reading]) -> HardwareCapabilities:
     """Derive the v2.0 fields; a quantity that nobody could tell keeps the reference's default.
 
+    ``has_gpu`` and ``has_npu`` say that there is one; whether it can be used stands in ``details``, and in the advice.
     There is no type for an NPU of Linux: ``has_npu`` with ``npu_type`` None is then the honest answer.
     """
 
@@ -133,7 +128,7 @@ def capabilities_from(readings: dict[str, Reading]) -> HardwareCapabilities:
     apple = platform in {Platform.MACOS, Platform.IOS}
     return HardwareCapabilities(
         has_gpu=bool(gpus),
-        gpu_type=_gpu_type(gpus, value("graphics_api", {}), apple=apple),
+        gpu_type=gpu_type_for(gpus, value("graphics_api", {})),
         has_metal=bool(gpus) and apple,
         has_npu=bool(npus),
         npu_type=NpuType.COREML if npus and apple else NpuType.NONE,
@@ -148,14 +143,3 @@ def capabilities_from(readings: dict[str, Reading]) -> HardwareCapabilities:
         gpu_confidence=confidence("gpu"),
         npu_confidence=confidence("npu"),
     )
-
-
-def _gpu_type(gpus: list[dict[str, Any]], apis: dict[str, list[str]], *, apple: bool) -> GpuType:
-    """Vulkan where a Vulkan driver is installed, else OpenCL where one of those is, else none."""
-    if not gpus:
-        return GpuType.NONE
-    if apple:
-        return GpuType.METAL
-    if apis.get("vulkan"):
-        return GpuType.VULKAN
-    return GpuType.OPENCL if apis.get("opencl") else GpuType.NONE

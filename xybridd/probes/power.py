@@ -12,15 +12,14 @@ Rules, from the kernel's ``Documentation/ABI/testing/sysfs-class-power`` unless 
 
 from __future__ import annotations
 
-import plistlib
 import re
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from xybridd.core.capabilities import Confidence, Reading
+from xybridd.probes.macos import ask, ioreg_entries
 from xybridd.probes.probe import Probe, Quantity, none_there, sure, unknown
 
 if TYPE_CHECKING:
@@ -337,14 +336,8 @@ def parse_ioreg_battery(plist: bytes) -> list[Supply]:
     ``CurrentCapacity`` of ``MaxCapacity`` is what the menu bar shows (mAh on Intel, percent on Apple silicon).
     ``Amperage`` is mA, two's complement in 64 bits where a system prints it unsigned; ``Voltage`` is mV.
     """
-    try:
-        entries = plistlib.loads(plist)
-    except Exception:  # noqa: BLE001 - what plistlib raises on a broken list is not documented, and is of many kinds
-        return []
     supplies: list[Supply] = []
-    for entry in entries if isinstance(entries, list) else []:
-        if not isinstance(entry, dict):
-            continue
+    for entry in ioreg_entries(plist) or []:
         now, full = _whole(entry, "CurrentCapacity"), _whole(entry, "MaxCapacity")
         amperage_ma, voltage_mv = _whole(entry, "Amperage"), _whole(entry, "Voltage")
         numbers: dict[str, int] = {}
@@ -365,20 +358,11 @@ def parse_ioreg_battery(plist: bytes) -> list[Supply]:
     return supplies
 
 
-def ask_macos(*command: str, limit_s: float = 0.9) -> bytes | None:
-    """What a command of macOS prints, or None: not there, failed, or too slow."""
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=limit_s, check=True, stdin=subprocess.DEVNULL)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
-
-
 def read_power_macos(now_s: float) -> dict[str, Reading]:
     """`read_power` of a Mac; it has no profile of this kind."""
-    pmset = ask_macos("/usr/bin/pmset", "-g", "batt")
+    pmset = ask("/usr/bin/pmset", "-g", "batt")
     source, batteries = parse_pmset_batt((pmset or b"").decode(errors="replace"))
-    batteries = parse_ioreg_battery(ask_macos("/usr/sbin/ioreg", "-a", "-rc", "AppleSmartBattery") or b"") or batteries
+    batteries = parse_ioreg_battery(ask("/usr/sbin/ioreg", "-a", "-rc", "AppleSmartBattery") or b"") or batteries
     lost = unknown(now_s, "pmset -g batt: no answer", "pmset")
     return {
         "battery": lost if pmset is None and not batteries else judge_battery(batteries, now_s, "ioreg"),

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from xybridd.core.capabilities import Confidence, Reading, ThermalState
-from xybridd.probes.power import ask_macos, listed
+from xybridd.probes.macos import ask
+from xybridd.probes.power import listed
 from xybridd.probes.probe import Probe, Quantity, none_there, sure, unknown
 
 if TYPE_CHECKING:
@@ -389,7 +390,7 @@ def parse_thermal_pressure(text: str) -> ThermalState | None:
 def read_thermal_macos(now_s: float) -> dict[str, Reading]:
     """`read_thermal` of a Mac: the pressure level; temperatures are not to be had without root."""
     source = "com.apple.system.thermalpressurelevel"
-    answer = ask_macos("/usr/bin/notifyutil", "-g", source, limit_s=0.9)
+    answer = ask("/usr/bin/notifyutil", "-g", source, limit_s=0.9)
     state = parse_thermal_pressure((answer or b"").decode(errors="replace"))
     lost = unknown(now_s, "notifyutil -g: no level that is known", source)
     table = unknown(now_s, "macOS tells temperatures to root alone", source)

@@ -153,7 +153,7 @@ def _natural(name: str) -> list[tuple[int, str | int]]:
     parts: list[tuple[int, str | int]] = []
     digits = ""
     for letter in f"{name}\0":
-        if letter.isdigit():
+        if letter.isdecimal():
             digits += letter
             continue
         if digits:

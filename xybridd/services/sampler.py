@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from xybridd.core.capabilities import DeviceState, Reading, ThermalState, capabilities_from
+from xybridd.probes.gpu_figures import HEAT_REASONS
 from xybridd.probes.memory import read_memory
 from xybridd.probes.probe import Probe, unknown
 from xybridd.probes.register import PROBES
-from xybridd.probes.thermal import Settled, settle
+from xybridd.probes.thermal import Settled, settle, worst
 from xybridd.probes.tree import Tree
 from xybridd.worker import Worker
 
@@ -31,9 +32,6 @@ log = logging.getLogger(__name__)
 
 #: A state younger than this is not read again.
 FRESH_S = 10.0
-
-#: Quantities that no probe reads yet; they are shown, as unknown.
-_WITHOUT_PROBE = ("gpu", "npu")
 
 
 class Sampler:
@@ -80,8 +78,6 @@ class Sampler:
             self._taken_s = self._clock.monotonic_s()
             for probe in self._probes:
                 readings |= await self._run(probe, tree)
-            for name in _WITHOUT_PROBE:
-                readings.setdefault(name, unknown(self._taken_s, "no probe reads it yet"))
             self._settle_heat(readings)
             self._state = DeviceState(capabilities_from(readings), readings)
             return self._state
@@ -94,8 +90,11 @@ class Sampler:
         if judged is None or judged.value is None:
             return
         table = readings["thermal"].value or {}
-        warmer = ThermalState(table.get("state_if_5c_warmer", judged.value))
-        self._settled = settle(self._settled, ThermalState(judged.value), warmer, judged.taken_s)
+        now, warmer = ThermalState(judged.value), ThermalState(table.get("state_if_5c_warmer", judged.value))
+        gpus = readings["gpu"].value if "gpu" in readings else None
+        if any(HEAT_REASONS.intersection(gpu.get("throttle_reasons", ())) for gpu in gpus or []):
+            now, warmer = worst([now, ThermalState.HOT]), worst([warmer, ThermalState.HOT])
+        self._settled = settle(self._settled, now, warmer, judged.taken_s)
         readings["thermal_state"] = msgspec.structs.replace(judged, value=self._settled.state)
 
     async def _run(self, probe: Probe, tree: Tree) -> dict[str, Reading]:
