@@ -211,27 +211,40 @@ def _lines(name: str, reading: dict[str, Any]) -> list[str]:
         text = "unknown" if reading["confidence"] == "unknown" else "none"
         return [f"{text}: {reason}" if reason else text]
     if isinstance(value, list):
-        return [_entry(each) for each in value]
+        return [line for each in value for line in _entry(each)]
     if isinstance(value, dict):
-        return [_entry(value, name)]
+        return _entry(value) or ["none"]
     if name == "cpu_usage_percent":
         return [f"{value:.0f} %"]
     return [str(value) if value != "" else "none"]
 
 
-def _entry(entry: dict[str, Any], name: str = "") -> str:
-    """What is known of one thing, in one line."""
+#: A list within an entry, such as the sensors of the chip, is shown up to here; ``--json`` has all of it.
+_MOST_SHOWN = 8
+
+
+def _entry(entry: dict[str, Any]) -> list[str]:
+    """What is known of one thing: a line, and one for each of what it is made of."""
     parts = [str(entry[key]) for key in ("name", "vendor") if entry.get(key)]
+    below = []
     for key, value in entry.items():
-        if key in {"name", "vendor"} or value is None or value in ("", [], {}) or isinstance(value, list | dict):
-            continue
         label = key.removesuffix("_bytes").removesuffix("_percent").replace("_", " ")
-        if key.endswith("_bytes"):
+        if key in {"name", "vendor"} or value is None or value is False or value in ("", [], {}):
+            continue
+        if isinstance(value, list):
+            if all(isinstance(each, dict) for each in value):
+                below += [f"  {line}" for each in value[:_MOST_SHOWN] for line in _entry(each)]
+            else:
+                parts.append(f"{label}: {', '.join(map(str, value))}")
+        elif isinstance(value, dict):
+            inner = ", ".join(_entry(value))
+            parts += [f"{label}: {inner}"] if inner else []
+        elif key.endswith("_bytes"):
             parts.append(f"{label} {size(value)}")
         elif key.endswith("_percent"):
             parts.append(f"{label} {value:.0f} %")
-        elif value is True:
-            parts.append(label)
-        elif value is not False:
-            parts.append(f"{label} {value}")
-    return ", ".join(parts) or name
+        elif key.endswith("_c"):
+            parts.append(f"{label.removesuffix(' c')} {value:g} °C")
+        else:
+            parts.append(label if value is True else f"{label} {value}")
+    return ([", ".join(parts)] if parts else []) + below
