@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from tests.core.given import call, session
 from xybridd.core.capabilities import Confidence, DeviceState, Reading, ThermalState, capabilities_from
-from xybridd.core.conditions import Conditions, Surroundings, surroundings_of
+from xybridd.core.conditions import Conditions, Surroundings, by_hardware, surroundings_of
 from xybridd.core.export import session_metrics
+from xybridd.core.histogram import Histogram
 from xybridd.core.session import MOST_TRANSITIONS
 from xybridd.protocol.records import InferenceRecord, InferenceStats
 
@@ -54,7 +55,10 @@ CALLS = st.lists(st.tuples(st.sampled_from(["cpu", "gpu", "npu", None]), st.floa
 def test_conditions_keep_every_call_and_survive_the_disk(parts: list[tuple[Surroundings, Any]]) -> None:
     conditions = Conditions()
     for around, calls in parts:
-        conditions.count([on(hardware, latency) for hardware, latency in calls], around)
+        for used, latencies in by_hardware(on(hardware, latency) for hardware, latency in calls).items():
+            batch = Histogram()
+            batch.extend(latencies)
+            conditions.add(around, used, batch)
     assert sum(each.count for each in conditions.latencies.values()) == sum(len(calls) for _, calls in parts)
     again = Conditions.from_bytes(conditions.to_bytes())
     assert again.summary() == conditions.summary()

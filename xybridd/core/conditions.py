@@ -36,6 +36,15 @@ def surroundings_of(state: DeviceState) -> Surroundings:
     return Surroundings(said("thermal_state"), said("power_source"))
 
 
+def by_hardware(calls: Iterable[InferenceRecord]) -> dict[str, list[float]]:
+    """The latencies of the calls, by the hardware that they say was used."""
+    found: dict[str, list[float]] = {}
+    for call in calls:
+        used = (call.stats and call.stats.hardware_used) or UNKNOWN
+        found.setdefault(used, []).append(call.latency_ms)
+    return found
+
+
 class Conditions:
     """Latencies by condition: (thermal state, power source, hardware used)."""
 
@@ -44,13 +53,8 @@ class Conditions:
     def __init__(self) -> None:
         self.latencies: dict[tuple[str, str, str], Histogram] = {}
 
-    def count(self, calls: Iterable[InferenceRecord], around: Surroundings) -> None:
-        by_hardware: dict[str, list[float]] = {}
-        for call in calls:
-            used = (call.stats and call.stats.hardware_used) or UNKNOWN
-            by_hardware.setdefault(used, []).append(call.latency_ms)
-        for used, latencies in by_hardware.items():
-            self._of((*around, used)).extend(latencies)
+    def add(self, around: Surroundings, hardware_used: str, latencies: Histogram) -> None:
+        self._of((*around, hardware_used)).merge(latencies)
 
     def merge(self, other: Conditions) -> None:
         for condition, latencies in other.latencies.items():

@@ -18,7 +18,7 @@ import msgspec
 
 from xybridd.core.category import ErrorCategory, categorize, category_named
 from xybridd.core.changes import Changes, ErrorImage, ModelImage, SessionHead
-from xybridd.core.conditions import Conditions, Surroundings
+from xybridd.core.conditions import UNKNOWN, Conditions, Surroundings, by_hardware
 from xybridd.core.histogram import Histogram
 from xybridd.core.redaction import MAX_MESSAGE_BYTES, redact
 from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
@@ -80,10 +80,15 @@ class ModelEntry:
         self.total_latency_ms = min(self.total_latency_ms + added, LARGEST_COUNTER)
         latest = max([now_ms if call.timestamp_ms is None else call.timestamp_ms for call in calls])
         self.last_called_ms = max(self.last_called_ms, latest)
-        self.latency.extend(latencies)
-        self.conditions.count(calls, around)
-        if given := [call.stats for call in calls if call.stats is not None]:
+        given = [call.stats for call in calls if call.stats is not None]
+        if given:
             self.stats.extend(given)
+        for used, values in by_hardware(calls).items() if given else ((UNKNOWN, latencies),):
+            # The buckets are counted once and added twice.
+            batch = Histogram()
+            batch.extend(values)
+            self.latency.merge(batch)
+            self.conditions.add(around, used, batch)
         return added
 
     def image(self, session_id: str) -> ModelImage:

@@ -121,7 +121,7 @@ class _Daemon:
         retention = Retention(store, recorder, clock, config.storage.retention_days, quota_bytes)
         scheduler = Scheduler(loop, clock, recorder, retention, device)
         recorder.on_lonely = scheduler.sweep_when_lost
-        recorder.when_active(scheduler.look_often)
+        recorder.on_record = scheduler.look_often
         services = Services(
             recorder=recorder,
             device=device,

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 SWEEP_EVERY_S = 60.0
 RETENTION_EVERY_S = 3600.0
 
+#: When nothing was recorded for so long, the device is read at leisure: an app that only waits costs no wakeups.
+QUIET_AFTER_S = 30.0
+
 #: A plug that goes in is a dozen events; the device is read when they are over.
 _SETTLE_S = 0.3
 
@@ -32,7 +35,7 @@ _SETTLE_S = 0.3
 class Scheduler:
     """The daemon's jobs, each under its name.
 
-    ``sessions`` every minute; ``retention`` every hour; ``device`` every ten seconds while a session is active or
+    ``sessions`` every minute; ``retention`` every hour; ``device`` every ten seconds while records come or
     somebody watches; and a sweep when a producer is lost.
     """
 
@@ -50,6 +53,7 @@ class Scheduler:
         self._lonely: asyncio.TimerHandle | None = None
         self._soon: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._often = True
         self._clock = clock
         self._retention = retention
         self._jobs: Jobs | None = None
@@ -104,10 +108,12 @@ class Scheduler:
 
     async def _sample(self) -> None:
         await self._device.sample(BUSY_EVERY_S - 1)
-        if self._jobs is not None and not (self._recorder.registry.active_count() or self._device.watched):
+        if self._jobs is not None and self._recorder.quiet_for_s() > QUIET_AFTER_S and not self._device.watched:
+            self._often = False
             self._jobs.pause_job("device")
 
     def look_often(self) -> None:
-        """A session began, or somebody watches: read the device every few seconds until nobody is there any more."""
-        if self._jobs is not None and (job := self._jobs.get_job("device")).next_run_time is None:
-            job.resume()
+        """Something was recorded, or somebody watches: read the device every few seconds until that is over."""
+        if not self._often and self._jobs is not None:
+            self._often = True
+            self._jobs.resume_job("device")

@@ -67,10 +67,13 @@ class Recorder:
         self._sessions.mend = partial(self.committer.barrier, soon=True)
         #: Called when a session has lost its last connection: somebody should `sweep` when its time is up.
         self.on_lonely: Callable[[], None] = lambda: None
+        #: Called when something was recorded: the device is to be looked at more often.
+        self.on_record: Callable[[], None] = lambda: None
+        self._recorded_s = clock.monotonic_s()
 
-    def when_active(self, call: Callable[[], None]) -> None:
-        """Have `call` called whenever a session begins."""
-        self._sessions.on_active = call
+    def quiet_for_s(self) -> float:
+        """How long nothing was recorded."""
+        return self._clock.monotonic_s() - self._recorded_s
 
     @property
     def registry(self) -> Registry:
@@ -310,7 +313,8 @@ class Recorder:
         session = tracked.session
         session.apply(records, self._clock.wall_ms(), self._around)
         self.ledger.count(len(records))
-        tracked.heard_at_s = self._clock.monotonic_s()
+        tracked.heard_at_s = self._recorded_s = self._clock.monotonic_s()
+        self.on_record()
         self.registry.note(session, producer)
         if tracked.bound and session.active:
             self._attach(link, tracked)

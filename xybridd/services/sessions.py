@@ -101,8 +101,6 @@ class Sessions:
         self.installation = installation
         #: Sessions that the next commit deletes; nobody finds them any more.
         self.removing: set[str] = set()
-        #: Called when a session begins: the device is to be looked at more often.
-        self.on_active: Callable[[], None] = lambda: None
         #: Has a damaged database salvaged; done when it is.
         self.mend: Callable[[], Future[None] | None] = lambda: None
         self._store = store
@@ -228,7 +226,6 @@ class Sessions:
             self._check_room()
         session = Session(head, self.installation.limits)
         self.registry.note(session)
-        self.on_active()
         return self.registry.track(session, self._clock.monotonic_s())
 
     def track(self, found: StoredSession) -> Tracked:
