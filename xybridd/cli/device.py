@@ -154,6 +154,20 @@ def record(out: Path) -> None:
 _TELLING = re.compile(rb"(?im)^(.*(?:serial|uuid|mac|address|hostname)[^=:\n]*[=:]).*$")
 
 
+#: Addresses in the tables of routes, by the file: all but the one that means "anywhere".
+_ROUTES = {
+    "proc/net/route": (re.compile(rb"\b(?!0{8}\b)[0-9A-Fa-f]{8}\b"), b"04030201"),
+    "proc/net/ipv6_route": (re.compile(rb"\b(?!0{32}\b)[0-9A-Fa-f]{32}\b"), b"20010db8" + b"0" * 23 + b"1"),
+}
+
+
+def _anonymous(name: str, content: bytes) -> bytes:
+    if name in _ROUTES:
+        pattern, instead = _ROUTES[name]
+        return pattern.sub(instead, content)
+    return _TELLING.sub(rb"\1 redacted", content)
+
+
 def _add(tar: tarfile.TarFile, path: Path) -> None:
     name = str(path).lstrip("/")
     try:
@@ -169,7 +183,7 @@ def _add(tar: tarfile.TarFile, path: Path) -> None:
         elif not path.is_file():
             tar.addfile(tarfile.TarInfo(name))  # a device node: that it is there is all that is looked at
         else:
-            content = _TELLING.sub(rb"\1 redacted", path.read_bytes())
+            content = _anonymous(name, path.read_bytes())
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
