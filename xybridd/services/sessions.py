@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from asyncio import Future
     from collections.abc import Awaitable, Callable
 
+    from xybridd.core.capabilities import DeviceState
     from xybridd.services.clock import Clock
     from xybridd.services.sampler import Sampler
     from xybridd.storage.rows import StoredSession
@@ -103,6 +104,7 @@ class Sessions:
         self.removing: set[str] = set()
         #: Has a damaged database salvaged; done when it is.
         self.mend: Callable[[], Future[None] | None] = lambda: None
+        self._details: tuple[DeviceState, dict[str, Any]] | None = None
         self._store = store
         self._sampler = sampler
         self._clock = clock
@@ -209,8 +211,14 @@ class Sessions:
             started_mono_ms=int(now_s * 1000),
             boot_id=self.installation.boot_id,
             hardware=state.capabilities,
-            details=state.details(now_s),
+            details=self._details_of(state, now_s),
         )
+
+    def _details_of(self, state: DeviceState, now_s: float) -> dict[str, Any]:
+        """Shared by all sessions that start while this state is fresh: never changed, and some kilobytes large."""
+        if self._details is None or self._details[0] is not state:
+            self._details = state, state.details(now_s)
+        return self._details[1]
 
     def _check_room(self) -> None:
         """Raises Overloaded when no more sessions may be active."""
