@@ -66,6 +66,10 @@ def test_releasing_twice_is_releasing_once(tmp_path: Path) -> None:
     lock.acquire()
     lock.release()
     lock.release()
+    lock.acquire()  # nobody has it any more, and it can be had again
+    with pytest.raises(StartError, match="in use"):
+        FileLock(tmp_path / "lock", "x").acquire()
+    lock.release()
 
 
 def test_a_link_in_its_place_is_a_clear_error(tmp_path: Path) -> None:

@@ -63,21 +63,25 @@ class Tree:
         self._note(path, error.strerror or str(error))
         return problem
 
-    def text(self, path: str) -> Found[str]:
-        """The text of a file, without white space around it."""
+    def _raw(self, path: str) -> Found[bytes]:
         try:
             fd = os.open(self._real(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
-                raw = os.read(fd, _MOST_BYTES)
+                return Found(path, os.read(fd, _MOST_BYTES))
             finally:
                 os.close(fd)
         except OSError as error:
             return Found(path, problem=self._failed(path, error))
+
+    def text(self, path: str) -> Found[str]:
+        """The text of a file, without white space around it."""
+        raw = self._raw(path)
+        if raw.value is None:
+            return Found(path, problem=raw.problem)
         try:
-            value = raw.decode().strip()
+            value = raw.value.decode().strip()
         except UnicodeDecodeError:
-            self._note(path, "not text")
-            return Found(path, problem=f"{path}: not text")
+            value = "\0"
         if "\0" in value:
             self._note(path, "not text")
             return Found(path, problem=f"{path}: not text")
@@ -97,16 +101,10 @@ class Tree:
 
     def bytes(self, path: str) -> Found[bytes]:
         """The raw bytes of a file, such as a device tree's strings with their NULs."""
-        try:
-            fd = os.open(self._real(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                raw = os.read(fd, _MOST_BYTES)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            return Found(path, problem=self._failed(path, error))
-        self._note(path, f"{len(raw)} bytes")
-        return Found(path, raw)
+        raw = self._raw(path)
+        if raw.value is not None:
+            self._note(path, f"{len(raw.value)} bytes")
+        return raw
 
     def names(self, path: str) -> list[str]:
         """The names in a folder, sorted, numbers by their size; none when there is no such folder."""
