@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from xybridd.core.capabilities import HardwareCapabilities
+from xybridd.core.minute import Minute, Sample
 
 
 class SessionHead(msgspec.Struct):
@@ -87,3 +88,5 @@ class Changes(msgspec.Struct):
     producers: list[ProducerImage] = []
     ledger: dict[str, int] = {}
     deleted_sessions: list[str] = []
+    minutes: list[Minute] = []
+    samples: list[Sample] = []

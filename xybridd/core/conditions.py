@@ -60,6 +60,20 @@ class Conditions:
         for condition, latencies in other.latencies.items():
             self._of(condition).merge(latencies)
 
+    def copy(self) -> Conditions:
+        made = Conditions()
+        made.merge(self)
+        return made
+
+    def since(self, base: Conditions) -> Conditions:
+        """What was added to `base`, an earlier state of this one."""
+        added = Conditions()
+        for condition, latencies in self.latencies.items():
+            before = base.latencies.get(condition)
+            if before is None or latencies.count != before.count:
+                added.latencies[condition] = latencies.copy() if before is None else latencies.since(before)
+        return added
+
     def _of(self, condition: tuple[str, str, str]) -> Histogram:
         found = self.latencies.get(condition)
         if found is None:

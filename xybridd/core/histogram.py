@@ -34,7 +34,11 @@ def bucket_index(value: float) -> int:
 
 
 def bucket_middle(index: int) -> float:
-    return float(2.0 ** ((index + 0.5) / _BUCKETS_PER_OCTAVE))
+    return _edge(index + 0.5)
+
+
+def _edge(index: float) -> float:
+    return float(2.0 ** (index / _BUCKETS_PER_OCTAVE))
 
 
 class HistogramSummary(msgspec.Struct, frozen=True):
@@ -99,6 +103,30 @@ class Histogram:
         self.sum += other.sum
         for index, count in other.buckets.items():
             self.buckets[index] = self.buckets.get(index, 0) + count
+
+    def copy(self) -> Histogram:
+        made = Histogram()
+        made.merge(self)
+        return made
+
+    def since(self, base: Histogram) -> Histogram:
+        """What was added to `base`, an earlier state of this one. Its extremes are known to within a bucket."""
+        if base.count == 0:
+            return self.copy()
+        added = Histogram()
+        added.count = self.count - base.count
+        added.zero_count = self.zero_count - base.zero_count
+        added.sum = max(0.0, self.sum - base.sum)
+        before = base.buckets.get
+        added.buckets = {
+            index: count - before(index, 0) for index, count in self.buckets.items() if count != before(index, 0)
+        }
+        if added.count:
+            lowest = 0.0 if added.zero_count else _edge(min(added.buckets))
+            highest = _edge(max(added.buckets) + 1) if added.buckets else ZERO_THRESHOLD
+            added.min = self.min if self.min < base.min else max(lowest, self.min)
+            added.max = self.max if self.max > base.max else min(highest, self.max)
+        return added
 
     def quantile(self, q: float) -> float:
         """The value that a share `q` (0 to 1) of the values does not exceed, within 1.1 %; 0.0 when empty."""

@@ -8,13 +8,16 @@ Minutes merge: sixty of them into an hour, or any into what a report asks for.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from xybridd.core.conditions import Conditions
 from xybridd.core.histogram import Histogram
 from xybridd.core.stats import StatsTotals
+
+if TYPE_CHECKING:
+    from xybridd.core.capabilities import DeviceState
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -88,24 +91,61 @@ class Minute(msgspec.Struct):
                 self.errors.append(msgspec.structs.replace(error))
 
 
-class Sample(msgspec.Struct, frozen=True):
-    """The device at one moment. What nobody could tell is None; percentages are 0 to 100.
+class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The device at one moment. What nobody could tell is None; percentages are 0 to 100, powers watts.
 
-    ``gpus`` and ``npus``: ``name`` and those of ``utilization_percent``, ``memory_used_bytes``, ``memory_total_bytes``,
-    ``temp_c``, ``power_w`` that are known.
+    ``gpus`` and ``npus``: of each its ``name`` and those of `FIGURES` that are known.
     """
 
     at_ms: int
     mono_ms: int
     boot_id: str
     thermal_state: str | None = None
-    temp_c: float | None = None
+    temperature_c: float | None = None
     throttled: bool | None = None
     power_source: str | None = None
     battery_percent: float | None = None
     charging: bool | None = None
-    power_w: float | None = None
+    battery_w: float | None = None
     cpu_percent: float | None = None
     memory_available_bytes: int | None = None
     gpus: list[dict[str, Any]] = []
     npus: list[dict[str, Any]] = []
+
+
+FIGURES = (
+    "utilization_percent", "memory_used_bytes", "memory_total_bytes", "temperature_c", "power_w", "throttled",
+)  # fmt: skip
+
+
+def sample_of(state: DeviceState, at_ms: int, mono_ms: int, boot_id: str) -> Sample:
+    """What is kept of the readings of one moment."""
+
+    def value(name: str) -> Any:
+        reading = state.readings.get(name)
+        return None if reading is None else reading.value
+
+    def listed(name: str) -> list[dict[str, Any]]:
+        return [
+            {key: each[key] for key in ("name", *FIGURES) if each.get(key) is not None} for each in value(name) or []
+        ]
+
+    heat, battery, memory = value("thermal") or {}, value("battery") or {}, value("memory") or {}
+    thermal, source = value("thermal_state"), value("power_source")
+    flows = [each["power_w"] for each in battery.get("batteries", ()) if each.get("power_w") is not None]
+    return Sample(
+        at_ms=at_ms,
+        mono_ms=mono_ms,
+        boot_id=boot_id,
+        thermal_state=None if thermal is None else str(thermal).lower(),
+        temperature_c=heat.get("max_c"),
+        throttled=bool(heat["throttling"]) if "throttling" in heat else None,
+        power_source=source,
+        battery_percent=battery.get("level_percent"),
+        charging=battery.get("charging"),
+        battery_w=round(sum(flows), 3) if flows else None,
+        cpu_percent=value("cpu_usage_percent"),
+        memory_available_bytes=memory.get("available_bytes"),
+        gpus=listed("gpu"),
+        npus=listed("npu"),
+    )

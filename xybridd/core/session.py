@@ -20,12 +20,15 @@ from xybridd.core.category import ErrorCategory, categorize, category_named
 from xybridd.core.changes import Changes, ErrorImage, ModelImage, SessionHead
 from xybridd.core.conditions import UNKNOWN, Conditions, Surroundings, by_hardware
 from xybridd.core.histogram import Histogram
+from xybridd.core.open_minute import OpenMinute
 from xybridd.core.redaction import MAX_MESSAGE_BYTES, redact
 from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
 from xybridd.protocol.records import ErrorRecord, InferenceRecord, Record
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
+
+    from xybridd.core.minute import Minute
 
 OTHER = "other"
 
@@ -139,8 +142,9 @@ class Session:
     """Counts records; says, when asked, what changed since it was asked last."""
 
     __slots__ = (
-        "_by_call", "_changed_errors", "_changed_models", "_errors_by_text", "_head_changed", "_limits", "_models_of",
-        "_touched", "error_count", "errors", "head", "models", "total_inferences", "total_latency_ms",
+        "_by_call", "_changed_errors", "_changed_models", "_errors_by_text", "_head_changed", "_limits", "_minute",
+        "_minute_over_ms", "_models_of", "_touched", "error_count", "errors", "head", "models", "total_inferences",
+        "total_latency_ms",
     )  # fmt: skip
 
     def __init__(self, head: SessionHead, limits: SessionLimits) -> None:
@@ -159,6 +163,8 @@ class Session:
         self._head_changed = True
         self._changed_models: set[ModelEntry] = set()
         self._changed_errors: set[ErrorEntry] = set()
+        self._minute = OpenMinute()
+        self._minute_over_ms: int | None = None
 
     @classmethod
     def restored(
@@ -167,8 +173,12 @@ class Session:
         limits: SessionLimits,
         models: Sequence[ModelImage],
         errors: Sequence[ErrorImage],
+        closed: Minute | None = None,
     ) -> Session:
-        """A session as it was written; the totals are the sums of its entries."""
+        """A session as it was written; the totals are the sums of its entries.
+
+        ``closed`` is the sum of its minutes when that is less than what is in it: its last minute was never closed.
+        """
         self = cls(head, limits)
         self._head_changed = False
         for image in models:
@@ -191,6 +201,8 @@ class Session:
             error.count = found.count
             error.last_seen_ms = found.last_seen_ms
             self.error_count += found.count
+        if closed is not None:
+            self._minute.reopen(closed, self.models.values(), self.errors)
         self._changed_models.clear()
         self._changed_errors.clear()
         return self
@@ -225,6 +237,7 @@ class Session:
         """Count the records, in their order. ``now_ms`` is the time of those that carry none."""
         calling: list[ModelEntry] = []
         by_call, touched = self._by_call, self._touched
+        self._minute.begin(now_ms)
         for record in records:
             touched += 1
             if isinstance(record, InferenceRecord):
@@ -234,6 +247,7 @@ class Session:
                 entry.touched = touched
                 if not entry.inbox:
                     calling.append(entry)
+                    self._minute.touch_model(entry)
                 entry.inbox.append(record)
             else:
                 self._count_error(record, now_ms, touched)
@@ -261,9 +275,18 @@ class Session:
         self.head.revision += 1
         self._head_changed = True
 
+    def close_minute(self, now_ms: int) -> bool:
+        """The minute is over; whether there is one to be written with the next changes."""
+        self._minute_over_ms = now_ms if self._minute else None
+        return self._minute_over_ms is not None
+
     def take_changes(self, into: Changes) -> None:
-        """Put what changed since the last time into `into`, as values."""
+        """Put what changed since the last time into `into`, as values. An ended session has no open minute."""
         session_id = self.session_id
+        if self._minute_over_ms is not None or not self.active:
+            if (minute := self._minute.close(session_id, self._minute_over_ms)) is not None:
+                into.minutes.append(minute)
+            self._minute_over_ms = None
         if self._head_changed:
             into.heads.append(
                 msgspec.structs.replace(
@@ -319,12 +342,14 @@ class Session:
         error = self._errors_by_text.get((category, message))
         if error is None:
             error = self._new_error(category, message, record.model_id, at_ms)
+        self._minute.touch_error(error)
         error.count += 1
         error.first_seen_ms = min(error.first_seen_ms, at_ms)
         error.last_seen_ms = max(error.last_seen_ms, at_ms)
         self.error_count += 1
         self._changed_errors.add(error)
         if (entry := self._failing(record)) is not None:
+            self._minute.touch_model(entry)
             entry.error_count += 1
             entry.last_called_ms = max(entry.last_called_ms, at_ms)
             entry.touched = touched

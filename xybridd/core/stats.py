@@ -107,6 +107,30 @@ class StatsTotals:
                 counts[name] = counts.get(name, 0) + count
         self.time_to_first_token_ms.merge(other.time_to_first_token_ms)
 
+    def copy(self) -> StatsTotals:
+        made = StatsTotals()
+        made.merge(self)
+        return made
+
+    def since(self, base: StatsTotals) -> StatsTotals:
+        """What was added to `base`, an earlier state of this one; extremes stay those of the whole."""
+        added = StatsTotals()
+        for field, rate in self.rates.items():
+            before = base.rates.get(field, Rate())
+            if rate.count != before.count:
+                added.rates[field] = Rate(rate.count - before.count, rate.total - before.total, rate.min, rate.max)
+        for field, amount in self.amounts.items():
+            was = base.amounts.get(field, Amount())
+            if amount.count != was.count:
+                added.amounts[field] = Amount(amount.count - was.count, amount.total - was.total, amount.max)
+        for field, names in self.names.items():
+            earlier = base.names.get(field, {})
+            if names != earlier:
+                grown = {name: count - earlier.get(name, 0) for name, count in names.items()}
+                added.names[field] = {name: count for name, count in grown.items() if count}
+        added.time_to_first_token_ms = self.time_to_first_token_ms.since(base.time_to_first_token_ms)
+        return added
+
     def summary(self) -> dict[str, Any]:
         """What an export shows; fields that nobody gave are left out."""
         out: dict[str, Any] = {}

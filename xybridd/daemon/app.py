@@ -163,6 +163,7 @@ class _Daemon:
 
     async def _drain(self, server: Server, recorder: Recorder) -> None:
         server.stop_listening()
+        recorder.close_minute()
         try:
             await asyncio.wait_for(recorder.committer.drain(), _DRAIN_S - _LAST_ANSWERS_S)
         except TimeoutError:

@@ -13,6 +13,7 @@ from xybridd.services.device import BUSY_EVERY_S, IDLE_EVERY_S
 if TYPE_CHECKING:
     import asyncio
 
+    from xybridd.core.capabilities import DeviceState
     from xybridd.daemon.jobs import Jobs
     from xybridd.services.clock import Clock
     from xybridd.services.device import Device
@@ -35,8 +36,8 @@ _SETTLE_S = 0.3
 class Scheduler:
     """The daemon's jobs, each under its name.
 
-    ``sessions`` every minute; ``retention`` every hour; ``device`` every ten seconds while records come or
-    somebody watches; and a sweep when a producer is lost.
+    ``minute`` every minute: sessions whose time is up, and the aggregates of the minute; ``retention`` every hour;
+    ``device`` every ten seconds while records come or somebody watches; and a sweep when a producer is lost.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Scheduler:
         self._device = device
         self._lonely: asyncio.TimerHandle | None = None
         self._soon: asyncio.TimerHandle | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[DeviceState] | None = None
         self._often = True
         self._clock = clock
         self._retention = retention
@@ -62,7 +63,9 @@ class Scheduler:
         from xybridd.daemon.jobs import Jobs  # noqa: PLC0415 - see above
 
         jobs = Jobs(self._clock)
-        jobs.every("sessions", SWEEP_EVERY_S, self._sweep, first_in_s=SWEEP_EVERY_S)
+        # On the full minute, as people count them.
+        to_full_s = SWEEP_EVERY_S - self._clock.wall_ms() / 1000 % SWEEP_EVERY_S
+        jobs.every("minute", SWEEP_EVERY_S, self._minute, first_in_s=to_full_s)
         # A device that is switched off often must come to its rarer jobs as well: the first run is soon.
         jobs.every("retention", RETENTION_EVERY_S, self._retention.run, first_in_s=SWEEP_EVERY_S)
         jobs.every("device", BUSY_EVERY_S, self._sample, first_in_s=BUSY_EVERY_S)
@@ -91,10 +94,9 @@ class Scheduler:
         self._recorder.sweep()
         self.sweep_when_lost()
 
-    async def _sweep(self) -> None:
-        # A coroutine, since APScheduler runs plain functions on a thread.
+    async def _minute(self) -> None:
         self._recorder.sweep()
-        await self._device.sample(IDLE_EVERY_S)
+        self._recorder.close_minute(await self._device.sample(IDLE_EVERY_S))
 
     def look_now(self, why: str) -> None:
         """The kernel says that something changed: read the device shortly, once for many such words."""

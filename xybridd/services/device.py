@@ -68,13 +68,14 @@ class Device:
     def unwatch(self, link_id: int) -> None:
         self._watchers.pop(link_id, None)
 
-    async def sample(self, fresh_s: float) -> None:
+    async def sample(self, fresh_s: float) -> DeviceState:
         """Read the device, and tell those who watch what has changed."""
         before = self._told, self._states(self._shown)
         now = await self._now(fresh_s)
         if before != (self._told, self._states(self._shown)):
             for push in list(self._watchers.values()):
                 push("device.changed", now)
+        return await self._sampler.state(fresh_s)
 
     async def _now(self, fresh_s: float) -> dict[str, Any]:
         state = await self._sampler.state(fresh_s)

@@ -15,6 +15,7 @@ from xybridd.errors import CorruptDatabase
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from xybridd.core.minute import Sample
     from xybridd.core.registry import Producer
     from xybridd.services.clock import Clock
     from xybridd.services.sessions import Sessions
@@ -33,6 +34,11 @@ class Pending:
         self._collected = Changes()
         self._producers: list[Producer] = []
         self._salvaged = False
+        self._samples: list[Sample] = []
+
+    def keep(self, sample: Sample) -> None:
+        """Have it written with the next commit."""
+        self._samples.append(sample)
 
     def dirty(self) -> bool:
         registry = self._registry
@@ -41,11 +47,15 @@ class Pending:
             or registry.changed_producers
             or self._sessions.removing
             or self.ledger.dirty
+            or self._samples
             or self._store.damaged
         )
 
     def collect(self) -> Awaitable[None]:
-        self._collected = Changes(deleted_sessions=list(self._sessions.removing), ledger=self.ledger.take_changes())
+        self._collected = Changes(
+            deleted_sessions=list(self._sessions.removing), ledger=self.ledger.take_changes(), samples=self._samples
+        )
+        self._samples = []
         self._producers = self._registry.take_changes(self._collected)
         return self._store.write(self._collected)
 
@@ -62,6 +72,8 @@ class Pending:
         everything = Changes(
             deleted_sessions=self._collected.deleted_sessions,
             ledger=self._collected.ledger | self.ledger.take_changes(),
+            minutes=list(self._collected.minutes),
+            samples=self._collected.samples,
         )
         self._producers = self._registry.take_changes(everything)
         self._collected = everything

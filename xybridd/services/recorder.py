@@ -16,6 +16,7 @@ import msgspec
 from xybridd.core.conditions import Surroundings, surroundings_of
 from xybridd.core.export import SessionMetrics, TelemetryExport, session_metrics, telemetry_export
 from xybridd.core.ledger import Ledger
+from xybridd.core.minute import sample_of
 from xybridd.core.registry import Identity, Lifetimes, Producer, Registry, Tracked
 from xybridd.errors import (
     CorruptDatabase,
@@ -105,6 +106,15 @@ class Recorder:
         """End the sessions whose time is up."""
         self._sessions.sweep(self.lifetimes)
         self.committer.later()
+
+    def close_minute(self, state: DeviceState | None = None) -> None:
+        """A minute is over: what was recorded in it is written as one, and how the device was meanwhile."""
+        now_ms = self._clock.wall_ms()
+        if self.registry.close_minutes(now_ms):
+            if state is not None:
+                mono_ms = int(self._clock.monotonic_s() * 1000)
+                self._pending.keep(sample_of(state, now_ms, mono_ms, self.installation.boot_id))
+            self.committer.later()
 
     def surround(self, state: DeviceState) -> None:
         """The device as it is now: what is recorded from here on was recorded under these conditions."""

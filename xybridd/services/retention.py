@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 
 _DAY_MS = 86_400_000
 
+#: Minutes stand minute by minute for so long, then by the hour.
+_FINE_MS = 2 * _DAY_MS
+
 
 class Retention:
     def __init__(self, store: Store, recorder: Recorder, clock: Clock, retention_days: float, quota_bytes: int) -> None:
@@ -30,6 +33,7 @@ class Retention:
         try:
             before_ms = self._clock.wall_ms() - int(self.retention_days * _DAY_MS)
             await self._remove(await self._store.expired(before_ms), "retention")
+            await self._store.coarsen(self._clock.wall_ms() - _FINE_MS, before_ms)
             await self._remove(await self._store.over_quota(self.quota_bytes), "quota")
         except StorageError as error:
             log.warning("retention could not run and will be tried again: %s", error)

@@ -237,7 +237,7 @@ class Sessions:
         return self.registry.track(session, self._clock.monotonic_s())
 
     def track(self, found: StoredSession) -> Tracked:
-        session = Session.restored(found.head, self.installation.limits, found.models, found.errors)
+        session = Session.restored(found.head, self.installation.limits, found.models, found.errors, found.closed)
         return self.registry.track(session, self._clock.monotonic_s(), found.head.started_mono_ms / 1000)
 
     # Ended by time

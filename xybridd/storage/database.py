@@ -13,7 +13,7 @@ from xybridd.errors import CorruptDatabase, StartError, StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-TABLES = ("session", "model", "error", "producer", "ledger", "salvage")
+TABLES = ("session", "model", "error", "producer", "ledger", "minute", "sample", "salvage")
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 

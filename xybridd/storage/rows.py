@@ -7,7 +7,7 @@ empty value, and the rest of the session is still there.
 from __future__ import annotations
 
 import logging
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -18,7 +18,9 @@ from xybridd.core.changes import Changes, ErrorImage, ModelImage, ProducerImage,
 from xybridd.core.conditions import Conditions
 from xybridd.core.histogram import Histogram
 from xybridd.core.ledger import COUNTED
+from xybridd.core.minute import Minute
 from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
+from xybridd.storage import minutes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -69,19 +71,22 @@ class StoredSession(msgspec.Struct, frozen=True):
     head: SessionHead
     models: list[ModelImage]
     errors: list[ErrorImage]
+    #: The sum of its minutes, when that is not all that is in it.
+    closed: Minute | None = None
 
 
 def put(connection: sqlite3.Connection, changes: Changes) -> None:
     """Write the changes; the caller holds the transaction."""
     run = connection.executemany
     for session_id in changes.deleted_sessions:
-        for table in ("model", "error", "session"):
+        for table in ("model", "error", "minute", "session"):
             connection.execute(f"DELETE FROM {table} WHERE session_id = ?", (session_id,))  # noqa: S608
     run(_PUT_HEAD, map(_head_row, changes.heads))
     run(_PUT_MODEL, map(msgspec.structs.astuple, changes.models))
     run(_PUT_ERROR, map(msgspec.structs.astuple, changes.errors))
     run(_PUT_PRODUCER, map(msgspec.structs.astuple, changes.producers))
     run(_PUT_LEDGER, changes.ledger.items())
+    minutes.put(connection, changes)
 
 
 def _head_row(head: SessionHead) -> tuple[Any, ...]:
@@ -103,8 +108,28 @@ def _or_empty(decode: Callable[[], T], empty: T, what: str, session_id: str) -> 
         return empty
 
 
+def _sound(kind: type, columns: tuple[str, ...], row: tuple[Any, ...]) -> dict[str, Any]:
+    """The row by column. One bit turns a number into a text: a value of the wrong kind counts as none of it."""
+    values = dict(zip(columns, row, strict=True))
+    for column, wanted in _kinds(kind).items():
+        value = values.get(column)
+        if value is not None and wanted in {int, str, bytes} and not isinstance(value, wanted):
+            log.warning("%s %s cannot be read and counts as empty", kind.__name__, column)
+            values[column] = wanted()
+    return values
+
+
+@cache
+def _kinds(kind: type) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(kind)}
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
 def _head(row: tuple[Any, ...]) -> SessionHead:
-    values = dict(zip(_HEAD, row, strict=True))
+    values = _sound(SessionHead, _HEAD, row)
     session_id = values["session_id"]
     values["implicit"] = bool(values["implicit"])
     for column, kind, empty in _JSON_COLUMNS:
@@ -115,7 +140,7 @@ def _head(row: tuple[Any, ...]) -> SessionHead:
 
 
 def _model(row: tuple[Any, ...]) -> ModelImage:
-    image = ModelImage(*row)
+    image = ModelImage(**_sound(ModelImage, _MODEL, row))
     latency = _or_empty(
         lambda: Histogram.from_bytes(image.latency).to_bytes(),
         Histogram().to_bytes(),
@@ -130,7 +155,7 @@ def _model(row: tuple[Any, ...]) -> ModelImage:
 
 
 def _error(row: tuple[Any, ...]) -> ErrorImage:
-    image = ErrorImage(*row)
+    image = ErrorImage(**_sound(ErrorImage, _ERROR, row))
     category = _or_empty(lambda: ErrorCategory(image.category), ErrorCategory.UNKNOWN, "category", image.session_id)
     return msgspec.structs.replace(image, category=category.value)
 
@@ -142,7 +167,8 @@ def get_session(connection: sqlite3.Connection, session_id: str) -> StoredSessio
 
 def get_open_sessions(connection: sqlite3.Connection) -> list[StoredSession]:
     rows = connection.execute(f"{_GET_HEAD} WHERE ended_at_ms IS NULL ORDER BY id").fetchall()
-    return [_with_entries(connection, _head(row)) for row in rows]
+    found = [_with_entries(connection, _head(row)) for row in rows]
+    return [msgspec.structs.replace(each, closed=minutes.closed_of(connection, each.head.session_id)) for each in found]
 
 
 def get_last_implicit(connection: sqlite3.Connection, uid: int, app: str) -> str | None:
@@ -164,11 +190,11 @@ def _with_entries(connection: sqlite3.Connection, head: SessionHead) -> StoredSe
 
 def get_producer(connection: sqlite3.Connection, uid: int, client_id: str) -> ProducerImage | None:
     row = connection.execute(_GET_PRODUCER, (uid, client_id)).fetchone()
-    return None if row is None else ProducerImage(*row)
+    return None if row is None else ProducerImage(**_sound(ProducerImage, _PRODUCER, row))
 
 
 def get_ledger(connection: sqlite3.Connection) -> dict[str, int]:
-    return dict(connection.execute("SELECT name, amount FROM ledger"))
+    return {str(name): _whole(amount) for name, amount in connection.execute("SELECT name, amount FROM ledger")}
 
 
 def records_in_sessions(connection: sqlite3.Connection) -> int:
@@ -178,8 +204,8 @@ def records_in_sessions(connection: sqlite3.Connection) -> int:
 
 
 def delete_orphans(connection: sqlite3.Connection) -> None:
-    """Models and errors of sessions whose own row damage took."""
-    for table in ("model", "error"):
+    """Models, errors and minutes of sessions whose own row damage took."""
+    for table in ("model", "error", "minute"):
         connection.execute(f"DELETE FROM {table} WHERE session_id NOT IN (SELECT session_id FROM session)")  # noqa: S608
 
 
@@ -246,8 +272,8 @@ def _summary(connection: sqlite3.Connection, head: SessionHead) -> SessionSummar
         "SELECT call_count, total_latency_ms FROM model WHERE session_id = ?", (head.session_id,)
     ).fetchall()
     # Summed here, since SQLite's own sum fails past 2**63.
-    calls = min(sum(row[0] for row in models), LARGEST_COUNTER)
-    latency = min(sum(row[1] for row in models), LARGEST_COUNTER)
+    calls = min(sum(_whole(row[0]) for row in models), LARGEST_COUNTER)
+    latency = min(sum(_whole(row[1]) for row in models), LARGEST_COUNTER)
     errors = connection.execute(
         "SELECT coalesce(sum(count), 0) FROM error WHERE session_id = ?", (head.session_id,)
     ).fetchone()[0]

@@ -80,6 +80,27 @@ CREATE TABLE ledger (
     amount INTEGER NOT NULL
 ) STRICT;
 
+-- What a session gathered in one minute, or in one hour when that is long past; the sums of a session's are its totals.
+-- The body is a `Minute` in MessagePack.
+CREATE TABLE minute (
+    id INTEGER PRIMARY KEY,
+    session_id TEXT NOT NULL,
+    started_at_ms INTEGER NOT NULL,
+    ended_at_ms INTEGER NOT NULL,
+    calls INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+
+CREATE INDEX minute_session ON minute (session_id);
+
+-- The device as it was in a minute in which something was recorded; the body is a `Sample` in MessagePack.
+CREATE TABLE sample (
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+
 -- Each time a damaged file was set aside: when, where it lies now, and what was read out of it.
 CREATE TABLE salvage (
     id INTEGER PRIMARY KEY,

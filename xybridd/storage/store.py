@@ -7,13 +7,13 @@ to them, so writing the same changes again is safe.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
-from xybridd.storage import rows
+from xybridd.storage import minutes, rows
 from xybridd.storage.database import wrapped
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
@@ -21,10 +21,11 @@ from xybridd.worker import Worker
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from xybridd.core.changes import Changes, ProducerImage
+    from xybridd.core.minute import Minute, Sample
 
 T = TypeVar("T")
 
@@ -114,22 +115,43 @@ class Store:
         """One transaction, on disk when this returns. Raises CorruptDatabase also when a read found damage before."""
 
         def job() -> None:
-            if self._damage is not None:
-                raise CorruptDatabase(self._damage)
-            connection = self._open_connection()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with self._transaction() as connection:
                 rows.put(connection, changes)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
             if changes.deleted_sessions:
-                with suppress(sqlite3.Error):  # what was to be written is: this only gives space back
-                    connection.executescript("PRAGMA incremental_vacuum")
+                self._give_back()
 
         await self._thread.run(job)
+
+    async def coarsen(self, before_ms: int, gone_ms: int) -> None:
+        """Minutes that ended before `before_ms` become hours, samples likewise; those before `gone_ms` go."""
+
+        def job() -> int:
+            with self._transaction() as connection:
+                fewer = minutes.coarsen(connection, before_ms)
+                return fewer + minutes.thin_samples(connection, before_ms, gone_ms)
+
+        if await self._thread.run(job):
+            await self._thread.run(self._give_back)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """On the database thread: all of it, on disk when it ends, or nothing."""
+        if self._damage is not None:
+            raise CorruptDatabase(self._damage)
+        connection = self._open_connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _give_back(self) -> None:
+        """Free pages become space on the disk; what was to be written is, so that this may fail."""
+        with suppress(sqlite3.Error):
+            self._open_connection().executescript("PRAGMA incremental_vacuum")
 
     async def open_sessions(self) -> list[rows.StoredSession]:
         return await self._read(rows.get_open_sessions)
@@ -142,6 +164,14 @@ class Store:
 
     async def producer(self, uid: int, client_id: str) -> ProducerImage | None:
         return await self._read(lambda connection: rows.get_producer(connection, uid, client_id))
+
+    async def minutes(self, session_id: str) -> list[Minute]:
+        """A session's, in the order in which they were closed."""
+        return await self._read(lambda connection: minutes.of_session(connection, session_id))
+
+    async def samples(self, since_ms: int, limit: int) -> list[Sample]:
+        """The latest, oldest first."""
+        return await self._read(lambda connection: minutes.samples(connection, since_ms, limit))
 
     async def ledger(self) -> dict[str, int]:
         return await self._read(rows.get_ledger)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.core.given import call, error
+from tests.services.given import DAY_S, Bench, ManualClock, bench, disk_full, run
+from xybridd.core.capabilities import Confidence, DeviceState, HardwareCapabilities, Reading
+from xybridd.services.retention import Retention
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WARM = DeviceState(HardwareCapabilities(), {"thermal_state": Reading("Warm", Confidence.HIGH, "test", 0.0)})
+
+
+async def calls_by_minute(b: Bench, session_id: str) -> list[int]:
+    return [minute.calls for minute in await b.store.minutes(session_id)]
+
+
+async def pass_minute(b: Bench, state: DeviceState | None = None) -> None:
+    b.clock.move(60)
+    b.recorder.close_minute(state)
+    await b.settled()
+
+
+def test_each_minute_stands_for_itself_with_the_device_as_it_was(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            link, session_id = await b.bound()
+            b.recorder.surround(WARM)
+            await b.batch(link, 1, [call(), call()])
+            await pass_minute(b, WARM)
+            await b.batch(link, 2, [error("boom")])
+            await b.batch(link, 3, [call()])
+            await pass_minute(b, WARM)
+            await pass_minute(b, WARM)
+            assert await calls_by_minute(b, session_id) == [2, 1]
+            assert [sample.thermal_state for sample in await b.store.samples(0, 10)] == ["warm", "warm"]
+            first, second = await b.store.minutes(session_id)
+            assert (second.error_count, second.started_at_ms >= first.ended_at_ms) == (1, True)
+
+    run(test())
+
+
+def test_a_minute_in_which_nothing_was_recorded_writes_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            await b.bound()
+            await b.settled()
+            before = b.store.writes
+            await pass_minute(b, WARM)
+            assert b.store.writes == before
+            assert await b.store.samples(0, 10) == []
+
+    run(test())
+
+
+def test_a_minute_is_closed_once_though_the_disk_was_full(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            link, session_id = await b.bound()
+            await b.batch(link, 1, [call(), call()])
+            b.store.failures = [disk_full(), disk_full()]
+            await pass_minute(b, WARM)
+            assert await calls_by_minute(b, session_id) == [2]
+            assert len(await b.store.samples(0, 10)) == 1
+
+    run(test())
+
+
+def test_a_process_that_died_in_a_minute_leaves_it_to_the_next(tmp_path: Path) -> None:
+    async def test() -> None:
+        clock = ManualClock()
+        async with bench(tmp_path, clock) as b:
+            link, session_id = await b.bound()
+            await b.batch(link, 1, [call()])
+            await pass_minute(b)
+            await b.batch(link, 2, [call(), call()])
+        async with bench(tmp_path, clock) as b:  # the last one closed no minute at its end: as if it was killed
+            assert await calls_by_minute(b, session_id) == [1]
+            await pass_minute(b)
+            assert await calls_by_minute(b, session_id) == [1, 2]
+
+    run(test())
+
+
+def test_a_session_that_another_boot_left_open_has_its_last_minute_too(tmp_path: Path) -> None:
+    async def test() -> None:
+        clock = ManualClock()
+        async with bench(tmp_path, clock) as b:
+            link, session_id = await b.bound()
+            await b.batch(link, 1, [call(), call()])
+        async with bench(tmp_path, clock, boot_id="next") as b:
+            await b.settled()
+            assert await b.ended(session_id) == "device_restarted"
+            assert await calls_by_minute(b, session_id) == [2]
+
+    run(test())
+
+
+def test_old_minutes_become_hours_and_go_with_their_session(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            link, session_id = await b.bound()
+            for seq in range(1, 31):
+                await b.batch(link, seq, [call()])
+                await pass_minute(b, WARM)
+            await b.recorder.end(link, None)
+            b.recorder.disconnected(link)
+            await b.settled()
+            retention = Retention(b.store, b.recorder, b.clock, 30, 2**40)
+            await retention.run()
+            assert len(await calls_by_minute(b, session_id)) == 30
+            b.clock.move(2.1 * DAY_S)
+            await retention.run()
+            coarse = await calls_by_minute(b, session_id)
+            assert len(coarse) <= 2
+            assert sum(coarse) == 30
+            assert 1 <= len(await b.store.samples(0, 100)) <= 2
+            b.clock.move(30 * DAY_S)
+            await retention.run()
+            assert await calls_by_minute(b, session_id) == []
+            await retention.run()
+            assert await b.store.samples(0, 100) == []
+
+    run(test())

@@ -1,0 +1,129 @@
+"""Minutes and samples as rows, and how they grow coarser with age.
+
+The sums of a session's minutes are the session, so merging keeps them: what is older than two days stands an hour a
+row. A minute that still waits to be sent is left as it is, since it was counted as one.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from xybridd.core.minute import HOUR_MS, Minute, Sample
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+    from xybridd.core.changes import Changes
+
+log = logging.getLogger(__name__)
+
+_PUT_MINUTE = (
+    "INSERT INTO minute (session_id, started_at_ms, ended_at_ms, calls, errors, body) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_PUT_SAMPLE = "INSERT INTO sample (at_ms, body) VALUES (?, ?)"
+
+_encode = msgspec.msgpack.encode
+_minute = msgspec.msgpack.Decoder(Minute)
+_sample = msgspec.msgpack.Decoder(Sample)
+
+
+def put(connection: sqlite3.Connection, changes: Changes) -> None:
+    for minute in changes.minutes:
+        _put_minute(connection, minute)
+    connection.executemany(_PUT_SAMPLE, ((sample.at_ms, _encode(sample)) for sample in changes.samples))
+
+
+def _put_minute(connection: sqlite3.Connection, minute: Minute) -> int:
+    row = (minute.session_id, minute.started_at_ms, minute.ended_at_ms, minute.calls, minute.error_count)
+    return int(connection.execute(_PUT_MINUTE, (*row, _encode(minute))).lastrowid or 0)
+
+
+def _decoded(rows: Iterable[tuple[Any, ...]]) -> Iterable[Minute]:
+    for (body,) in rows:
+        try:
+            yield _minute.decode(body)
+        except (msgspec.MsgspecError, ValueError) as error:
+            log.warning("a minute cannot be read and is passed over: %s", error)
+
+
+def of_session(connection: sqlite3.Connection, session_id: str) -> list[Minute]:
+    """In the order in which they were closed."""
+    rows = connection.execute("SELECT body FROM minute WHERE session_id = ? ORDER BY id", (session_id,))
+    return list(_decoded(rows))
+
+
+def closed_of(connection: sqlite3.Connection, session_id: str) -> Minute | None:
+    """The sum of a session's minutes, when that is less than the session: its last one was never closed."""
+    calls, errors = connection.execute(
+        "SELECT (SELECT coalesce(sum(call_count), 0) FROM model WHERE session_id = ?1),"
+        " (SELECT coalesce(sum(count), 0) FROM error WHERE session_id = ?1)",
+        (session_id,),
+    ).fetchone()
+    closed_calls, closed_errors = connection.execute(
+        "SELECT coalesce(sum(calls), 0), coalesce(sum(errors), 0) FROM minute WHERE session_id = ?", (session_id,)
+    ).fetchone()
+    if (closed_calls, closed_errors) == (calls, errors) or closed_calls > calls or closed_errors > errors:
+        return None
+    started_ms = connection.execute("SELECT started_at_ms FROM session WHERE session_id = ?", (session_id,)).fetchone()[
+        0
+    ]
+    total = Minute(session_id, started_ms, started_ms)
+    for minute in of_session(connection, session_id):
+        total.merge(minute)
+    return total
+
+
+def samples(connection: sqlite3.Connection, since_ms: int, limit: int) -> list[Sample]:
+    """The latest `limit`, oldest first."""
+    rows = connection.execute(
+        "SELECT body FROM sample WHERE at_ms >= ? ORDER BY id DESC LIMIT ?", (since_ms, limit)
+    ).fetchall()
+    found = []
+    for (body,) in reversed(rows):
+        try:
+            found.append(_sample.decode(body))
+        except (msgspec.MsgspecError, ValueError) as error:
+            log.warning("a sample cannot be read and is passed over: %s", error)
+    return found
+
+
+def coarsen(connection: sqlite3.Connection, before_ms: int, limit: int = 200) -> int:
+    """Merge what is older into hours, at most `limit` hours at once; how many rows fewer there are."""
+    hours = connection.execute(
+        "SELECT session_id, started_at_ms / ?1 FROM minute WHERE ended_at_ms < ?2"
+        " GROUP BY 1, 2 HAVING count(*) > 1 LIMIT ?3",
+        (HOUR_MS, before_ms, limit),
+    ).fetchall()
+    gone = 0
+    for session_id, hour in hours:
+        rows = connection.execute(
+            "SELECT id, body FROM minute WHERE session_id = ? AND started_at_ms / ? = ? AND ended_at_ms < ?"
+            " ORDER BY id",
+            (session_id, HOUR_MS, hour, before_ms),
+        ).fetchall()
+        merged: Minute | None = None
+        for minute in _decoded((body,) for _, body in rows):
+            if merged is None:
+                merged = minute
+            else:
+                merged.merge(minute)
+        connection.executemany("DELETE FROM minute WHERE id = ?", ((row_id,) for row_id, _ in rows))
+        if merged is not None:
+            _put_minute(connection, merged)
+        gone += len(rows) - (merged is not None)
+    return gone
+
+
+def thin_samples(connection: sqlite3.Connection, before_ms: int, gone_ms: int) -> int:
+    """Of samples older than `before_ms` keep the first of each hour, of those older than `gone_ms` none."""
+    deleted = connection.execute("DELETE FROM sample WHERE at_ms < ?", (gone_ms,)).rowcount
+    deleted += connection.execute(
+        "DELETE FROM sample WHERE at_ms < ?1 AND id NOT IN"
+        " (SELECT min(id) FROM sample WHERE at_ms < ?1 GROUP BY at_ms / ?2)",
+        (before_ms, HOUR_MS),
+    ).rowcount
+    return int(deleted)
