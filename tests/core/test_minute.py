@@ -110,7 +110,7 @@ def test_a_crash_loses_no_minute(before: list[Record], unclosed: list[Record], l
         changes = Changes()
         again.take_changes(changes)
         rows.put(connection, changes)
-        assert minutes.closed_of(connection, "s") is None
+        assert minutes.closed_of(connection, "s", NOW_MS) is None
         adds_up(minutes.of_session(connection, "s"), again)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from xybridd.core.capabilities import HardwareCapabilities
+from xybridd.core.delivery import Item, SinkName
 from xybridd.core.minute import Minute, Sample
 
 
@@ -88,5 +89,9 @@ class Changes(msgspec.Struct):
     producers: list[ProducerImage] = []
     ledger: dict[str, int] = {}
     deleted_sessions: list[str] = []
+    forgotten_sessions: list[str] = []
     minutes: list[Minute] = []
     samples: list[Sample] = []
+    #: To be queued for those of these sinks that take them; minutes and samples likewise.
+    exports: list[Item] = []
+    sinks: tuple[SinkName, ...] = ()

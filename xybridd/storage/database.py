@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,20 @@ from xybridd.errors import CorruptDatabase, StartError, StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-TABLES = ("session", "model", "error", "producer", "ledger", "minute", "sample", "salvage")
+TABLES = (
+    "session",
+    "model",
+    "error",
+    "producer",
+    "ledger",
+    "minute",
+    "sample",
+    "export",
+    "outbox",
+    "tally",
+    "sink",
+    "salvage",
+)
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -66,8 +80,10 @@ def open_sound(path: Path, *, check: bool) -> sqlite3.Connection:
         if check:
             quick_check(connection)
         migrate(connection)
-        for table in TABLES:
-            connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()  # noqa: S608
+        for table, columns in _schema().items():
+            if [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] != columns:
+                raise _damage(f"the table {table} has not the columns that it should have")
+            connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
     except BaseException:
         connection.close()
         raise
@@ -77,9 +93,21 @@ def open_sound(path: Path, *, check: bool) -> sqlite3.Connection:
 def quick_check(connection: sqlite3.Connection) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        error = sqlite3.DatabaseError(found)
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
+        raise _damage(found)
+
+
+def _damage(what: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+@cache
+def _schema() -> dict[str, list[str]]:
+    """The columns of each table, as the migrations make them."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection)
+        return {table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in TABLES}
 
 
 def refuse_newer(path: Path) -> None:

@@ -26,15 +26,20 @@ _PUT_MINUTE = (
 )
 _PUT_SAMPLE = "INSERT INTO sample (at_ms, body) VALUES (?, ?)"
 
+#: Of a minute ``m``: nobody waits for it any more.
+_SENT = "NOT EXISTS (SELECT 1 FROM outbox o WHERE o.session_id = m.session_id AND o.kind = 'minute' AND o.item = m.id)"
+
 _encode = msgspec.msgpack.encode
 _minute = msgspec.msgpack.Decoder(Minute)
 _sample = msgspec.msgpack.Decoder(Sample)
 
 
-def put(connection: sqlite3.Connection, changes: Changes) -> None:
-    for minute in changes.minutes:
-        _put_minute(connection, minute)
-    connection.executemany(_PUT_SAMPLE, ((sample.at_ms, _encode(sample)) for sample in changes.samples))
+def put(connection: sqlite3.Connection, changes: Changes) -> tuple[list[int], list[int]]:
+    """The ids of the minutes and of the samples."""
+    return [_put_minute(connection, minute) for minute in changes.minutes], [
+        int(connection.execute(_PUT_SAMPLE, (sample.at_ms, _encode(sample))).lastrowid or 0)
+        for sample in changes.samples
+    ]
 
 
 def _put_minute(connection: sqlite3.Connection, minute: Minute) -> int:
@@ -56,7 +61,7 @@ def of_session(connection: sqlite3.Connection, session_id: str) -> list[Minute]:
     return list(_decoded(rows))
 
 
-def closed_of(connection: sqlite3.Connection, session_id: str) -> Minute | None:
+def closed_of(connection: sqlite3.Connection, session_id: str, started_ms: int) -> Minute | None:
     """The sum of a session's minutes, when that is less than the session: its last one was never closed."""
     calls, errors = connection.execute(
         "SELECT (SELECT coalesce(sum(call_count), 0) FROM model WHERE session_id = ?1),"
@@ -68,9 +73,6 @@ def closed_of(connection: sqlite3.Connection, session_id: str) -> Minute | None:
     ).fetchone()
     if (closed_calls, closed_errors) == (calls, errors) or closed_calls > calls or closed_errors > errors:
         return None
-    started_ms = connection.execute("SELECT started_at_ms FROM session WHERE session_id = ?", (session_id,)).fetchone()[
-        0
-    ]
     total = Minute(session_id, started_ms, started_ms)
     for minute in of_session(connection, session_id):
         total.merge(minute)
@@ -94,15 +96,15 @@ def samples(connection: sqlite3.Connection, since_ms: int, limit: int) -> list[S
 def coarsen(connection: sqlite3.Connection, before_ms: int, limit: int = 200) -> int:
     """Merge what is older into hours, at most `limit` hours at once; how many rows fewer there are."""
     hours = connection.execute(
-        "SELECT session_id, started_at_ms / ?1 FROM minute WHERE ended_at_ms < ?2"
+        f"SELECT session_id, started_at_ms / ?1 FROM minute m WHERE ended_at_ms < ?2 AND {_SENT}"
         " GROUP BY 1, 2 HAVING count(*) > 1 LIMIT ?3",
         (HOUR_MS, before_ms, limit),
     ).fetchall()
     gone = 0
     for session_id, hour in hours:
         rows = connection.execute(
-            "SELECT id, body FROM minute WHERE session_id = ? AND started_at_ms / ? = ? AND ended_at_ms < ?"
-            " ORDER BY id",
+            f"SELECT id, body FROM minute m WHERE session_id = ? AND started_at_ms / ? = ? AND ended_at_ms < ?"
+            f" AND {_SENT} ORDER BY id",
             (session_id, HOUR_MS, hour, before_ms),
         ).fetchall()
         merged: Minute | None = None
@@ -120,9 +122,10 @@ def coarsen(connection: sqlite3.Connection, before_ms: int, limit: int = 200) ->
 
 def thin_samples(connection: sqlite3.Connection, before_ms: int, gone_ms: int) -> int:
     """Of samples older than `before_ms` keep the first of each hour, of those older than `gone_ms` none."""
-    deleted = connection.execute("DELETE FROM sample WHERE at_ms < ?", (gone_ms,)).rowcount
+    sent = "id NOT IN (SELECT item FROM outbox WHERE session_id = '' AND kind = 'sample')"
+    deleted = connection.execute(f"DELETE FROM sample WHERE at_ms < ? AND {sent}", (gone_ms,)).rowcount
     deleted += connection.execute(
-        "DELETE FROM sample WHERE at_ms < ?1 AND id NOT IN"
+        f"DELETE FROM sample WHERE at_ms < ?1 AND {sent} AND id NOT IN"
         " (SELECT min(id) FROM sample WHERE at_ms < ?1 GROUP BY at_ms / ?2)",
         (before_ms, HOUR_MS),
     ).rowcount

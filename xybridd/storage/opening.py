@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xybridd.core.ledger import COUNTED, RECEIVED
 from xybridd.errors import StartError
-from xybridd.storage import rows
+from xybridd.storage import outbox, rows
 from xybridd.storage.database import TABLES, is_damage, open_sound
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def salvage(path: Path, reason: str, now_ms: int, *, balanced: bool = True) -> s
                 damaged.append(table)
         if balanced:
             balance(connection)
+        outbox.balance(connection)
         connection.execute(
             "INSERT INTO salvage (at_ms, set_aside, reason, rows_saved, tables_damaged) VALUES (?, ?, ?, ?, ?)",
             (now_ms, aside.name, reason, saved, " ".join(damaged)),
@@ -155,8 +156,6 @@ def balance(connection: sqlite3.Connection) -> None:
 def _copy_rows(damaged: Path, into: sqlite3.Connection, table: str) -> tuple[int, bool]:
     """Copy the rows of a table that can be read, from both ends towards the damage: how many, and whether all."""
     columns = [row[1] for row in into.execute(f"PRAGMA table_info({table})")]
-    names = ", ".join(columns)
-    put = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
     saved, whole = 0, True
     try:
         with closing(sqlite3.connect(f"{damaged.as_uri()}?mode=ro", uri=True, isolation_level=None)) as source:
@@ -165,12 +164,15 @@ def _copy_rows(damaged: Path, into: sqlite3.Connection, table: str) -> tuple[int
             source.text_factory = lambda raw: raw.decode("utf-8", "replace")
             for order in ("ASC", "DESC"):
                 complete = True
-                for row in _readable(source, f"SELECT {names} FROM {table} NOT INDEXED ORDER BY id {order}"):  # noqa: S608
+                # By place, not by name: a flipped bit may have renamed a column, and an older version has fewer.
+                for row in _readable(source, f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid {order}"):
                     if row is None:
                         complete = False
                         break
+                    names = columns[: len(row)]
+                    put = f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
                     with suppress(sqlite3.Error, OverflowError):
-                        saved += into.execute(put, row).rowcount
+                        saved += into.execute(put, row[: len(names)]).rowcount
                 if complete:
                     break
                 whole = False

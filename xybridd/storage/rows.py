@@ -20,11 +20,13 @@ from xybridd.core.histogram import Histogram
 from xybridd.core.ledger import COUNTED
 from xybridd.core.minute import Minute
 from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
-from xybridd.storage import minutes
+from xybridd.storage import minutes, outbox
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
+
+    from xybridd.core.outbox import Event
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ def _upsert(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
     names = ", ".join(columns)
     places = ", ".join("?" * len(columns))
     updates = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in key)
-    return f"INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT ({', '.join(key)}) DO UPDATE SET {updates}"  # noqa: S608
+    return f"INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT ({', '.join(key)}) DO UPDATE SET {updates}"
 
 
 _PUT_HEAD = _upsert("session", _HEAD, ("session_id",))
@@ -61,10 +63,10 @@ _PUT_ERROR = _upsert("error", _ERROR, ("session_id", "position"))
 _PUT_PRODUCER = _upsert("producer", _PRODUCER, ("uid", "client_id"))
 _PUT_LEDGER = _upsert("ledger", ("name", "amount"), ("name",))
 
-_GET_HEAD = f"SELECT {', '.join(_HEAD)} FROM session"  # noqa: S608
-_GET_MODELS = f"SELECT {', '.join(_MODEL)} FROM model WHERE session_id = ? ORDER BY position"  # noqa: S608
-_GET_ERRORS = f"SELECT {', '.join(_ERROR)} FROM error WHERE session_id = ? ORDER BY position"  # noqa: S608
-_GET_PRODUCER = f"SELECT {', '.join(_PRODUCER)} FROM producer WHERE uid = ? AND client_id = ?"  # noqa: S608
+_GET_HEAD = f"SELECT {', '.join(_HEAD)} FROM session"
+_GET_MODELS = f"SELECT {', '.join(_MODEL)} FROM model WHERE session_id = ? ORDER BY position"
+_GET_ERRORS = f"SELECT {', '.join(_ERROR)} FROM error WHERE session_id = ? ORDER BY position"
+_GET_PRODUCER = f"SELECT {', '.join(_PRODUCER)} FROM producer WHERE uid = ? AND client_id = ?"
 
 
 class StoredSession(msgspec.Struct, frozen=True):
@@ -78,15 +80,17 @@ class StoredSession(msgspec.Struct, frozen=True):
 def put(connection: sqlite3.Connection, changes: Changes) -> None:
     """Write the changes; the caller holds the transaction."""
     run = connection.executemany
-    for session_id in changes.deleted_sessions:
+    for session_id in (*changes.deleted_sessions, *changes.forgotten_sessions):
+        event: Event = "forget" if session_id in changes.forgotten_sessions else "evict"
+        outbox.remove(connection, outbox.of_session(connection, session_id), event)
         for table in ("model", "error", "minute", "session"):
-            connection.execute(f"DELETE FROM {table} WHERE session_id = ?", (session_id,))  # noqa: S608
+            connection.execute(f"DELETE FROM {table} WHERE session_id = ?", (session_id,))
     run(_PUT_HEAD, map(_head_row, changes.heads))
     run(_PUT_MODEL, map(msgspec.structs.astuple, changes.models))
     run(_PUT_ERROR, map(msgspec.structs.astuple, changes.errors))
     run(_PUT_PRODUCER, map(msgspec.structs.astuple, changes.producers))
     run(_PUT_LEDGER, changes.ledger.items())
-    minutes.put(connection, changes)
+    outbox.put(connection, changes, *minutes.put(connection, changes))
 
 
 def _head_row(head: SessionHead) -> tuple[Any, ...]:
@@ -168,7 +172,10 @@ def get_session(connection: sqlite3.Connection, session_id: str) -> StoredSessio
 def get_open_sessions(connection: sqlite3.Connection) -> list[StoredSession]:
     rows = connection.execute(f"{_GET_HEAD} WHERE ended_at_ms IS NULL ORDER BY id").fetchall()
     found = [_with_entries(connection, _head(row)) for row in rows]
-    return [msgspec.structs.replace(each, closed=minutes.closed_of(connection, each.head.session_id)) for each in found]
+    for number, each in enumerate(found):
+        closed = minutes.closed_of(connection, each.head.session_id, each.head.started_at_ms)
+        found[number] = msgspec.structs.replace(each, closed=closed)
+    return found
 
 
 def get_last_implicit(connection: sqlite3.Connection, uid: int, app: str) -> str | None:
@@ -206,7 +213,7 @@ def records_in_sessions(connection: sqlite3.Connection) -> int:
 def delete_orphans(connection: sqlite3.Connection) -> None:
     """Models, errors and minutes of sessions whose own row damage took."""
     for table in ("model", "error", "minute"):
-        connection.execute(f"DELETE FROM {table} WHERE session_id NOT IN (SELECT session_id FROM session)")  # noqa: S608
+        connection.execute(f"DELETE FROM {table} WHERE session_id NOT IN (SELECT session_id FROM session)")
 
 
 def unaccounted(connection: sqlite3.Connection) -> int:

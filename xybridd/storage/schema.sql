@@ -101,6 +101,55 @@ CREATE TABLE sample (
     body BLOB NOT NULL
 ) STRICT;
 
+-- What is to be sent, frozen: the JSON of an export, compressed. It goes when the last row of the outbox that needs it has.
+CREATE TABLE export (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    made_at_ms INTEGER NOT NULL,
+    device_id TEXT NOT NULL,
+    platform TEXT NOT NULL,
+    app TEXT NOT NULL,
+    app_version TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+
+-- One export for one sink, in one of the states of `xybridd.core.outbox`. The item is the id of an export, a minute or
+-- a sample, by its kind. AUTOINCREMENT: an id is part of a batch's key and must never come again.
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    sink TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    made_at_ms INTEGER NOT NULL,
+    item INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    batch TEXT,
+    reason TEXT
+) STRICT;
+
+CREATE INDEX outbox_unsent ON outbox (sink, id) WHERE state IN ('queued', 'leased', 'waiting');
+CREATE INDEX outbox_session ON outbox (session_id);
+
+-- What was made and how it ended, for each sink; what is still queued or dead is counted in the outbox itself.
+CREATE TABLE tally (
+    id INTEGER PRIMARY KEY,
+    sink TEXT NOT NULL,
+    name TEXT NOT NULL,
+    amount INTEGER NOT NULL,
+    UNIQUE (sink, name)
+) STRICT;
+
+-- How a sink did last: failures in a row, until when to wait, JSON.
+CREATE TABLE sink (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    body TEXT NOT NULL
+) STRICT;
+
 -- Each time a damaged file was set aside: when, where it lies now, and what was read out of it.
 CREATE TABLE salvage (
     id INTEGER PRIMARY KEY,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
-from xybridd.storage import minutes, rows
+from xybridd.storage import minutes, outbox, rows
 from xybridd.storage.database import wrapped
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
@@ -70,6 +70,7 @@ class Store:
 
         def job() -> None:
             self._connection = open_database(self.path, now_ms)
+            outbox.release(self._connection)
 
         await self._thread.run(job)
 
@@ -117,10 +118,23 @@ class Store:
         def job() -> None:
             with self._transaction() as connection:
                 rows.put(connection, changes)
-            if changes.deleted_sessions:
+            if changes.deleted_sessions or changes.forgotten_sessions:
                 self._give_back()
 
         await self._thread.run(job)
+
+    async def transact(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Anything else in one transaction of its own, on disk when this returns."""
+
+        def work() -> T:
+            with self._transaction() as connection:
+                return job(connection)
+
+        return await self._thread.run(work)
+
+    async def query(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Anything else that only reads."""
+        return await self._read(job)
 
     async def coarsen(self, before_ms: int, gone_ms: int) -> None:
         """Minutes that ended before `before_ms` become hours, samples likewise; those before `gone_ms` go."""
