@@ -86,6 +86,62 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class UploadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The xybrid cloud, and what holds for every sink. Off without a key and an endpoint."""
+
+    enabled: Annotated[bool, _says("false: nothing is sent by any sink, whatever is configured", live=True)] = True
+    endpoint: Annotated[
+        str | None,
+        _says("URL of the ingest API; default: https://ingest.xybrid.dev once there is a key", live=True),
+    ] = None
+    key_file: Annotated[
+        str | None,
+        _says("file with the API key, 0600; default: api-key beside the config file, if it is there", live=True),
+    ] = None
+    ca_bundle: Annotated[
+        str | None, _says("file with the certificates to trust; default: those of the system", live=True)
+    ] = None
+    allow_insecure: Annotated[bool, _says("send over plain HTTP beyond this machine", live=True)] = False
+    snapshot_interval_s: Annotated[
+        _Seconds, _says("s after which a session that goes on is exported again, if it changed", live=True)
+    ] = 900.0
+    max_batch_exports: Annotated[int, Meta(ge=1, le=10_000), _says("exports in one request", live=True)] = 50
+    max_batch_bytes: Annotated[
+        int, Meta(ge=1024, le=2**28), _says("bytes of the exports in one request, uncompressed", live=True)
+    ] = 475_000
+    max_requests_per_minute: Annotated[
+        int, Meta(ge=1, le=100_000), _says("requests a minute, each sink", live=True)
+    ] = 15
+    connect_timeout_s: Annotated[_Seconds, _says("s until a connection must be made", live=True)] = 5.0
+    read_timeout_s: Annotated[_Seconds, _says("s that the receiver may be silent", live=True)] = 10.0
+    total_timeout_s: Annotated[_Seconds, _says("s that one request may take in all", live=True)] = 60.0
+    wait_for_route: Annotated[bool, _says("wait, at most 24 h, until there is a route", live=True)] = True
+    wait_while_metered: Annotated[bool, _says("wait, at most 24 h, while the network is metered", live=True)] = True
+    wait_on_low_battery: Annotated[
+        bool, _says("wait, at most 24 h, while the battery is under 20 % and does not charge", live=True)
+    ] = True
+    wait_while_hot: Annotated[bool, _says("wait, at most 1 h, while the device is hot", live=True)] = True
+    wait_while_inferring: Annotated[bool, _says("wait, at most 10 min, while inferences are recorded", live=True)] = (
+        True
+    )
+
+
+class OtlpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    endpoint: Annotated[
+        str | None,
+        _says("base URL of an OpenTelemetry Collector (OTLP over HTTP), such as http://localhost:4318", live=True),
+    ] = None
+    headers_file: Annotated[str | None, _says("file, 0600, with more headers, a `Name: value` a line", live=True)] = (
+        None
+    )
+
+
+class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    path: Annotated[
+        str | None, _says("file to which exports are appended as JSON lines, for `xybridd import` elsewhere", live=True)
+    ] = None
+
+
 _Level = Literal["debug", "info", "warning", "error"]
 
 #: msgspec says only that the value is none of an enum's.
@@ -104,6 +160,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     session: SessionConfig = SessionConfig()
     limits: LimitsConfig = LimitsConfig()
     device: DeviceConfig = DeviceConfig()
+    upload: UploadConfig = UploadConfig()
+    otlp: OtlpConfig = OtlpConfig()
+    file: FileConfig = FileConfig()
     log: LogConfig = LogConfig()
 
 

@@ -21,6 +21,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, cast
 
+from xybridd.consent import opted_out
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -64,12 +66,6 @@ def _new_id() -> str:
     raw[8] = raw[8] & 0x3F | 0x80
     text = raw.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def opted_out() -> bool:
-    """Whether this process's environment says that nothing is to be recorded."""
-    asked = os.environ.get("XYBRID_TELEMETRY_OPTOUT", "").strip().lower()
-    return asked in {"1", "true", "yes"} or os.environ.get("DO_NOT_TRACK", "").strip() == "1"
 
 
 class Shared:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from xybridd.core.capabilities import HardwareCapabilities
+from xybridd.core.delivery import Item
 
 if TYPE_CHECKING:
     from xybridd.core.session import ErrorEntry, ModelEntry, Session
@@ -161,6 +162,23 @@ def telemetry_export(session: Session, ledger: dict[str, Any]) -> TelemetryExpor
         ),
         errors=[_error_summary(error) for error in session.errors],
         extensions=extensions(session, ledger),
+    )
+
+
+def export_item(session: Session, ledger: dict[str, Any], made_at_ms: int) -> Item:
+    """The export as it is queued: frozen, whatever becomes of the session."""
+    head = session.head
+    export = telemetry_export(session, ledger)
+    return Item(
+        kind="session",
+        session_id=head.session_id,
+        revision=head.revision,
+        made_at_ms=made_at_ms,
+        device_id=head.device_id,
+        platform=export.session.platform,
+        app=head.app,
+        app_version=head.app_version,
+        body=msgspec.json.encode(export),
     )
 
 

@@ -59,7 +59,7 @@ class Ledger:
         self._add(_REJECTED + reason, records)
 
     def remove(self, records: int, reason: str) -> None:
-        """``reason``: ``retention``, ``quota`` or ``damage``."""
+        """``reason``: ``retention``, ``quota``, ``damage`` or ``forgotten``."""
         self._add(_REMOVED + reason, records)
 
     def miss(self, batches: int) -> None:

@@ -91,13 +91,14 @@ class Producer:
 class Tracked:
     """A session in memory, and who is attached to it."""
 
-    __slots__ = ("attached", "heard_at_s", "lonely_since_s", "session", "started_s")
+    __slots__ = ("attached", "exported_at_s", "heard_at_s", "lonely_since_s", "session", "started_s")
 
     def __init__(self, session: Session, now_s: float, started_s: float) -> None:
         self.session = session
         self.attached: set[int] = set()
         self.heard_at_s = now_s
         self.started_s = started_s
+        self.exported_at_s = started_s
         # A bound session that nobody is attached to yet has as long as one that lost its producer.
         self.lonely_since_s: float | None = now_s
 
@@ -265,6 +266,15 @@ class Registry:
         if session_id in self.sessions and self._rests(session_id):
             del self.sessions[session_id]
         return session_id not in self.sessions
+
+    def drop(self, session_id: str) -> None:
+        """Take a session out of memory whatever state it is in: it is being deleted."""
+        tracked = self.sessions.pop(session_id, None)
+        self.changed_sessions.pop(session_id, None)
+        if tracked is not None:
+            head = tracked.session.head
+            if self.implicit.get((head.uid, head.app)) == session_id:
+                del self.implicit[head.uid, head.app]
 
     def clear(self) -> None:
         """Forget everything: what was read turned out to be damaged."""

@@ -97,13 +97,16 @@ class Wait(msgspec.Struct, frozen=True):
     until_wall_ms: int
     length_ms: int
 
-    def left_s(self, boot_id: str, mono_s: float, wall_ms: int) -> float:
-        """Seconds that are left; after a reboot by the wall clock, whatever it says not longer than the wait was."""
+    def left_s(self, mono_s: float) -> float:
+        """Seconds that are left, in the boot that it is of."""
+        return max(0.0, self.until_mono_ms / 1000 - mono_s)
+
+    def carried_over(self, boot_id: str, mono_s: float, wall_ms: int) -> Wait:
+        """The same wait in this boot; after a reboot the wall clock says what is left, at most all of it."""
         if boot_id == self.boot_id:
-            left_ms = self.until_mono_ms - mono_s * 1000
-        else:
-            left_ms = min(self.until_wall_ms - wall_ms, self.length_ms)
-        return max(0.0, left_ms / 1000)
+            return self
+        left_ms = max(0, min(self.until_wall_ms - wall_ms, self.length_ms))
+        return wait_of(left_ms / 1000, boot_id, mono_s, wall_ms)
 
 
 def wait_of(length_s: float, boot_id: str, mono_s: float, wall_ms: int) -> Wait:

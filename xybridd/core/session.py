@@ -142,9 +142,9 @@ class Session:
     """Counts records; says, when asked, what changed since it was asked last."""
 
     __slots__ = (
-        "_by_call", "_changed_errors", "_changed_models", "_errors_by_text", "_head_changed", "_limits", "_minute",
-        "_minute_over_ms", "_models_of", "_touched", "error_count", "errors", "head", "models", "total_inferences",
-        "total_latency_ms",
+        "_by_call", "_changed_errors", "_changed_models", "_errors_by_text", "_exported_records", "_exported_revision",
+        "_head_changed", "_limits", "_minute", "_minute_over_ms", "_models_of", "_touched", "error_count", "errors",
+        "head", "models", "total_inferences", "total_latency_ms",
     )  # fmt: skip
 
     def __init__(self, head: SessionHead, limits: SessionLimits) -> None:
@@ -165,6 +165,9 @@ class Session:
         self._changed_errors: set[ErrorEntry] = set()
         self._minute = OpenMinute()
         self._minute_over_ms: int | None = None
+        #: What was in it when it was exported last, and which revision that was.
+        self._exported_records = 0
+        self._exported_revision = head.revision
 
     @classmethod
     def restored(
@@ -205,6 +208,7 @@ class Session:
             self._minute.reopen(closed, self.models.values(), self.errors)
         self._changed_models.clear()
         self._changed_errors.clear()
+        self._exported_records = self.record_count
         return self
 
     # What is asked of it
@@ -274,6 +278,21 @@ class Session:
         self.head.successor = successor
         self.head.revision += 1
         self._head_changed = True
+
+    def snapshot(self) -> bool:
+        """Make a new revision, if anything was recorded since the last one; whether it did."""
+        if self.record_count == self._exported_records:
+            return False
+        self.head.revision += 1
+        self._head_changed = True
+        return True
+
+    def take_revision(self) -> bool:
+        """Whether there is a revision that was not exported yet; it counts as exported now."""
+        if self.head.revision == self._exported_revision:
+            return False
+        self._exported_revision, self._exported_records = self.head.revision, self.record_count
+        return True
 
     def close_minute(self, now_ms: int) -> bool:
         """The minute is over; whether there is one to be written with the next changes."""

@@ -1,7 +1,7 @@
 """The composition root: everything the daemon is made of, built here, once, in order, and drained in reverse.
 
-lock → listen → database → recorder resumes → server accepts → "ready" → jobs
-stop listening → carry out nothing new → commit what was taken → answer → close → unlock
+lock → listen → database → sinks → recorder resumes → server accepts → "ready" → jobs
+stop listening → carry out nothing new → stop sending → commit what was taken → answer → close → unlock
 """
 
 from __future__ import annotations
@@ -12,27 +12,32 @@ import logging
 import os
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xybridd import __version__
 from xybridd.config import Config, keys, load
 from xybridd.core.registry import Lifetimes
 from xybridd.core.session import SessionLimits
 from xybridd.daemon import lifecycle
-from xybridd.daemon.handlers import Services
 from xybridd.daemon.listener import Listener
+from xybridd.daemon.reply import Services
 from xybridd.daemon.scheduler import Scheduler
 from xybridd.daemon.server import Server
+from xybridd.daemon.targets import settings_of
 from xybridd.errors import ConfigError
 from xybridd.paths import daemon_socket, data_folder
 from xybridd.probes.events import KernelEvents
 from xybridd.services.clock import SystemClock
 from xybridd.services.device import Device
+from xybridd.services.forgetting import Forgetting
+from xybridd.services.lane import UploadContext
 from xybridd.services.recorder import Recorder
 from xybridd.services.retention import Retention
 from xybridd.services.sampler import Sampler
 from xybridd.services.sessions import Installation
+from xybridd.services.uploader import Uploader
 from xybridd.storage.store import Store
+from xybridd.upload.process import Sender
 
 if TYPE_CHECKING:
     import socket
@@ -54,15 +59,27 @@ def run(loaded: Loaded, config_name: str | None) -> None:
         log.warning("%s", warning)
     os.umask(0o077)
     lifecycle.raise_file_limit()
-    asyncio.run(_Daemon(loaded.config, config_name).run())
+    asyncio.run(_Daemon(loaded, config_name).run())
+
+
+class _Parts(NamedTuple):
+    """What the daemon is made of, as far as its life and its signals need it."""
+
+    recorder: Recorder
+    retention: Retention
+    uploader: Uploader
+    scheduler: Scheduler
+    server: Server
 
 
 class _Daemon:
-    def __init__(self, config: Config, config_name: str | None) -> None:
-        self.config = config
+    def __init__(self, loaded: Loaded, config_name: str | None) -> None:
+        self.config = loaded.config
+        self.config_path = loaded.path
         self.config_name = config_name
         self.clock = SystemClock()
         self.stop = asyncio.Event()
+        self._reloading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -76,10 +93,11 @@ class _Daemon:
         sock = listener.bind()
         try:
             await store.open(self.clock.wall_ms())
-            recorder, retention, scheduler, server = self._build(loop, store, folder)
-            await recorder.resume()
-            await server.listen(sock)
-            loop.add_signal_handler(signal.SIGHUP, self._reload, recorder, retention)
+            parts = self._build(loop, store, folder)
+            await self._set_sinks(parts)
+            await parts.recorder.resume()
+            await parts.server.listen(sock)
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up, parts)
             lifecycle.tell_systemd_ready()
             log.info(
                 "ready: xybridd %s (pid %d) listens at %s, keeps %s",
@@ -88,6 +106,7 @@ class _Daemon:
                 listener.path,
                 folder,
             )
+            scheduler = parts.scheduler
             scheduler.start()
             events = KernelEvents()
             events.open()
@@ -102,16 +121,14 @@ class _Daemon:
             for each in events.sockets:
                 loop.remove_reader(each)
             events.close()
-            await self._drain(server, recorder)
+            await self._drain(parts)
         finally:
             listener.release()
             with suppress(TimeoutError):
                 await asyncio.wait_for(store.close(), _LAST_ANSWERS_S)
         log.info("stopped")
 
-    def _build(
-        self, loop: asyncio.AbstractEventLoop, store: Store, folder: Path
-    ) -> tuple[Recorder, Retention, Scheduler, Server]:
+    def _build(self, loop: asyncio.AbstractEventLoop, store: Store, folder: Path) -> _Parts:
         """Everything between the disk and the socket."""
         config, clock = self.config, self.clock
         sampler = Sampler(clock)
@@ -119,7 +136,8 @@ class _Daemon:
         device = Device(sampler, clock, recorder.surround)
         quota_bytes = int(config.storage.quota_mib * 2**20)
         retention = Retention(store, recorder, clock, config.storage.retention_days, quota_bytes)
-        scheduler = Scheduler(loop, clock, recorder, retention, device)
+        uploader = self._uploader(store, sampler, recorder)
+        scheduler = Scheduler(loop, clock, recorder, retention, device, uploader)
         recorder.on_lonely = scheduler.sweep_when_lost
         recorder.on_record = scheduler.look_often
         services = Services(
@@ -127,6 +145,8 @@ class _Daemon:
             device=device,
             store=store,
             retention=retention,
+            uploader=uploader,
+            forgetting=Forgetting(store, recorder, uploader, clock),
             clock=clock,
             config=config,
             started_s=clock.monotonic_s(),
@@ -134,7 +154,31 @@ class _Daemon:
             watch_device=scheduler.look_often,
         )
         server = Server(services)
-        return recorder, retention, scheduler, server
+        return _Parts(recorder, retention, uploader, scheduler, server)
+
+    def _uploader(self, store: Store, sampler: Sampler, recorder: Recorder) -> Uploader:
+        installation = recorder.installation
+        around = UploadContext(
+            store=store,
+            sampler=sampler,
+            clock=self.clock,
+            device_id=installation.device_id,
+            boot_id=installation.boot_id,
+            quiet_for_s=recorder.quiet_for_s,
+            mend=recorder.committer.later,
+        )
+        uploader = Uploader(around, Sender)
+        recorder.pending.on_queued = uploader.wake
+        recorder.pending.exports_ledger = uploader.ledger
+        return uploader
+
+    async def _set_sinks(self, parts: _Parts) -> None:
+        """What is on, by the config and the environment as they are now."""
+        settings = settings_of(self.config, self.config_path)
+        for problem in settings.problems:
+            log.error("%s", problem)
+        await parts.uploader.configure(settings)
+        parts.recorder.pending.sinks = parts.uploader.on
 
     def _recorder(self, store: Store, sampler: Sampler, device_id: str) -> Recorder:
         config = self.config
@@ -161,16 +205,21 @@ class _Daemon:
         if seen := events.read(sock):
             scheduler.look_now(", ".join(seen[:5]))
 
-    async def _drain(self, server: Server, recorder: Recorder) -> None:
+    async def _drain(self, parts: _Parts) -> None:
+        recorder, server = parts.recorder, parts.server
         server.stop_listening()
         recorder.close_minute()
+        await parts.uploader.stop()
         try:
             await asyncio.wait_for(recorder.committer.drain(), _DRAIN_S - _LAST_ANSWERS_S)
         except TimeoutError:
             log.error("the disk did not take everything in time; clients keep what was not acknowledged")  # noqa: TRY400
         await server.close(_LAST_ANSWERS_S)
 
-    def _reload(self, recorder: Recorder, retention: Retention) -> None:
+    def _hang_up(self, parts: _Parts) -> None:
+        self._reloading = asyncio.create_task(self._reload(parts), name="reload")
+
+    async def _reload(self, parts: _Parts) -> None:
         """SIGHUP: read the config again, apply what can be applied, say what needs a restart."""
         try:
             loaded = load(self.config_name)
@@ -183,6 +232,7 @@ class _Daemon:
         changed = [key for key in keys(loaded.config) if key.value != before[key.name]]
         waiting = [key.name for key in changed if not key.live]
         config = loaded.config
+        recorder, retention = parts.recorder, parts.retention
         recorder.committer.interval_s = config.storage.commit_interval_ms / 1000
         recorder.lifetimes = _lifetimes(config)
         retention.retention_days = config.storage.retention_days
@@ -192,7 +242,8 @@ class _Daemon:
         log.info("config read again; applied: %s", ", ".join(applied) or "nothing new")
         if waiting:
             log.warning("these changes need a restart: %s", ", ".join(waiting))
-        self.config = config
+        self.config, self.config_path = config, loaded.path
+        await self._set_sinks(parts)
 
 
 def _lifetimes(config: Config) -> Lifetimes:

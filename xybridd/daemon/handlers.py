@@ -12,7 +12,9 @@ from xybridd import __version__
 from xybridd.core.category import category_named
 from xybridd.core.registry import Identity
 from xybridd.core.session import judge_error
-from xybridd.errors import InternalError, InvalidParams, MethodNotFound, StorageError, WireError
+from xybridd.daemon import outward
+from xybridd.daemon.reply import Reply
+from xybridd.errors import InternalError, InvalidParams, MethodNotFound, StorageError, StorageUnavailable, WireError
 from xybridd.protocol import messages as m
 from xybridd.protocol.framing import Request, decode_params
 from xybridd.protocol.records import ErrorRecord, InferenceRecord
@@ -21,39 +23,13 @@ from xybridd.storage.rows import SessionFilter
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from xybridd.config import Config
-    from xybridd.services.clock import Clock
-    from xybridd.services.device import Device
-    from xybridd.services.recorder import Recorder, Ticket
-    from xybridd.services.retention import Retention
+    from xybridd.daemon.reply import Services
     from xybridd.services.sessions import Link
-    from xybridd.storage.store import Store
 
 log = logging.getLogger(__name__)
 
 #: What is shown of the device may be this old: it may be asked for often, and probes cost something.
 _CAPABILITIES_FRESH_S = 1.0
-
-
-class Reply(NamedTuple):
-    """What to answer, and what must be done before it may be said."""
-
-    result: Any
-    ticket: Ticket = None
-
-
-class Services(NamedTuple):
-    """Everything a handler may use."""
-
-    recorder: Recorder
-    device: Device
-    store: Store
-    retention: Retention
-    clock: Clock
-    config: Config
-    started_s: float
-    connections: Callable[[], int]
-    watch_device: Callable[[], None]
 
 
 # Producers and sessions
@@ -159,6 +135,11 @@ async def _device_watch(services: Services, link: Link, _params: m.NoParams) -> 
     return Reply(now)
 
 
+async def _device_samples(services: Services, _link: Link, params: m.SamplesParams) -> Reply:
+    """The device as it was while something was recorded, minute by minute, oldest first."""
+    return Reply({"samples": await services.store.samples(params.since_ms, params.limit)})
+
+
 async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -> Reply:
     recorder = services.recorder
     failure = recorder.committer.failure
@@ -168,9 +149,11 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
             "size_bytes": use.size_bytes, "used_bytes": use.used_bytes, "salvages": use.salvages
         }  # fmt: skip
         count: int | None = use.sessions
+        upload = await services.uploader.status()
     except StorageError as error:
         # Status is asked for when something is wrong: what cannot be read is left out, and said.
         failure, stored, count = failure or f"the database cannot be read: {error}", {}, None
+        upload = {"state": "unknown", "reason": "the database cannot be read", "sinks": []}
         recorder.committer.later()  # if it is damaged, that mends it
     return Reply(
         {
@@ -187,8 +170,8 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
                 "quota_bytes": services.retention.quota_bytes,
                 **stored,
             },
-            "upload": {"state": "off", "reason": "this version keeps everything on the device"},
-            "ledger": recorder.ledger.shown(),
+            "upload": upload,
+            "ledger": recorder.pending.shown_ledger(),
         }
     )
 
@@ -223,6 +206,18 @@ METHODS: dict[str, Method] = {
     "device.capabilities": _method(m.NoParams, _device_capabilities),
     "device.advice": _method(m.DeviceAdviceParams, _device_advice),
     "device.watch": _method(m.NoParams, _device_watch),
+    "device.samples": _method(m.SamplesParams, _device_samples),
+    "upload.status": _method(m.NoParams, outward.upload_status),
+    "upload.now": _method(m.NoParams, outward.upload_now),
+    "upload.pause": _method(m.NoParams, outward.upload_pause),
+    "upload.resume": _method(m.NoParams, outward.upload_resume),
+    "upload.preview": _method(m.NoParams, outward.upload_preview),
+    "upload.import": _method(m.ImportParams, outward.upload_import),
+    "upload.dead.list": _method(m.NoParams, outward.dead_list),
+    "upload.dead.show": _method(m.DeadLetterParams, outward.dead_show),
+    "upload.dead.replay": _method(m.DeadLetterParams, outward.dead_replay),
+    "upload.dead.drop": _method(m.DeadLetterParams, outward.dead_drop),
+    "data.forget": _method(m.ForgetParams, outward.forget),
     "daemon.status": _method(m.NoParams, _daemon_status),
     "daemon.flush": _method(m.NoParams, _daemon_flush),
 }
@@ -248,6 +243,8 @@ async def answer(services: Services, link: Link, request: Request) -> Reply:
     try:
         params = decode_params(method.params, request.params)
         return await method.call(services, link, params)
+    except StorageError as error:
+        raise StorageUnavailable(f"the daemon cannot use its disk: {error}", retry_after_ms=1000) from error
     except WireError as error:
         if method.records:
             services.recorder.refuse(_records_in(request.params), error.code)

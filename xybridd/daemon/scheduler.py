@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xybridd.services.device import Device
     from xybridd.services.recorder import Recorder
     from xybridd.services.retention import Retention
+    from xybridd.services.uploader import Uploader
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ _SETTLE_S = 0.3
 class Scheduler:
     """The daemon's jobs, each under its name.
 
-    ``minute`` every minute: sessions whose time is up, and the aggregates of the minute; ``retention`` every hour;
-    ``device`` every ten seconds while records come or somebody watches; and a sweep when a producer is lost.
+    ``minute`` every minute: sessions whose time is up, snapshots, the aggregates of the minute; ``retention`` every
+    hour; ``device`` every ten seconds while records come or somebody watches; and a sweep when a producer is lost.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class Scheduler:
         recorder: Recorder,
         retention: Retention,
         device: Device,
+        uploader: Uploader,
     ) -> None:
         self._loop = loop
+        self._uploader = uploader
         self._recorder = recorder
         self._device = device
         self._lonely: asyncio.TimerHandle | None = None
@@ -96,7 +99,15 @@ class Scheduler:
 
     async def _minute(self) -> None:
         self._recorder.sweep()
-        self._recorder.close_minute(await self._device.sample(IDLE_EVERY_S))
+        if self._uploader.takes_sessions:
+            self._recorder.snapshot(self._uploader.settings.snapshot_s)
+        self._recorder.close_minute(await self._see(IDLE_EVERY_S))
+
+    async def _see(self, fresh_s: float) -> DeviceState:
+        """Read the device, and let those know who act by it."""
+        state = await self._device.sample(fresh_s)
+        self._uploader.look(state)
+        return state
 
     def look_now(self, why: str) -> None:
         """The kernel says that something changed: read the device shortly, once for many such words."""
@@ -106,10 +117,10 @@ class Scheduler:
 
     def _look(self) -> None:
         self._soon = None
-        self._looking = self._loop.create_task(self._device.sample(0), name="device")
+        self._looking = self._loop.create_task(self._see(0), name="device")
 
     async def _sample(self) -> None:
-        await self._device.sample(BUSY_EVERY_S - 1)
+        await self._see(BUSY_EVERY_S - 1)
         if self._jobs is not None and self._recorder.quiet_for_s() > QUIET_AFTER_S and not self._device.watched:
             self._often = False
             self._jobs.pause_job("device")

@@ -18,11 +18,11 @@ import sys
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 
-from xybridd.daemon.handlers import Services, answer
+from xybridd.daemon.handlers import answer
 from xybridd.errors import Overloaded, WireError
 from xybridd.protocol.framing import (
     NULL_ID,
@@ -34,6 +34,9 @@ from xybridd.protocol.framing import (
     parse_request,
 )
 from xybridd.services.sessions import Link
+
+if TYPE_CHECKING:
+    from xybridd.daemon.reply import Services
 
 log = logging.getLogger(__name__)
 

@@ -108,6 +108,28 @@ class DeviceAdviceParams(msgspec.Struct, frozen=True):
     safety_margin: Annotated[float, Meta(gt=0, le=1000)] = 1.5
 
 
+class DeadLetterParams(msgspec.Struct, frozen=True):
+    """Without an id: all of them."""
+
+    export_id: Annotated[int, Meta(ge=1, le=LARGEST_SEQ)] | None = None
+
+
+class ImportParams(msgspec.Struct, frozen=True):
+    """Events as the file sink writes them, or bare exports."""
+
+    exports: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=10_000)]
+
+
+class ForgetParams(msgspec.Struct, frozen=True):
+    session_id: _SessionName | None = None
+    all: bool = False
+
+
+class SamplesParams(msgspec.Struct, frozen=True):
+    since_ms: TimestampMs = 0
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+
+
 class SessionIdResult(msgspec.Struct, frozen=True):
     session_id: str
 

@@ -6,15 +6,18 @@ They are kept until they are settled, so that a failed commit is written again a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xybridd.core.changes import Changes
+from xybridd.core.delivery import TAKES
+from xybridd.core.export import export_item
 from xybridd.core.ledger import Ledger
 from xybridd.errors import CorruptDatabase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
+    from xybridd.core.delivery import Item, SinkName
     from xybridd.core.minute import Sample
     from xybridd.core.registry import Producer
     from xybridd.services.clock import Clock
@@ -35,6 +38,21 @@ class Pending:
         self._producers: list[Producer] = []
         self._salvaged = False
         self._samples: list[Sample] = []
+        self._imported: list[Item] = []
+        #: The sinks that are on: for each of them that takes it, what is made is queued in the same transaction.
+        self.sinks: tuple[SinkName, ...] = ()
+        #: Called when something was queued, and is on disk.
+        self.on_queued: Callable[[], None] = lambda: None
+        #: The other side of the ledger: what became of exports, by sink.
+        self.exports_ledger: Callable[[], dict[str, Any]] = dict
+
+    def shown_ledger(self) -> dict[str, Any]:
+        """Both sides, as status and every export carry them."""
+        return self.ledger.shown() | {"exports": self.exports_ledger()}
+
+    def queue(self, items: list[Item]) -> None:
+        """Have exports queued with the next commit."""
+        self._imported += items
 
     def keep(self, sample: Sample) -> None:
         """Have it written with the next commit."""
@@ -46,18 +64,33 @@ class Pending:
             registry.changed_sessions
             or registry.changed_producers
             or self._sessions.removing
+            or self._sessions.forgetting
             or self.ledger.dirty
             or self._samples
+            or self._imported
             or self._store.damaged
         )
 
     def collect(self) -> Awaitable[None]:
         self._collected = Changes(
-            deleted_sessions=list(self._sessions.removing), ledger=self.ledger.take_changes(), samples=self._samples
+            deleted_sessions=list(self._sessions.removing),
+            forgotten_sessions=list(self._sessions.forgetting),
+            ledger=self.ledger.take_changes(),
+            samples=self._samples,
+            exports=self._imported,
         )
-        self._samples = []
-        self._producers = self._registry.take_changes(self._collected)
+        self._samples, self._imported = [], []
+        self._take_sessions(self._collected)
         return self._store.write(self._collected)
+
+    def _take_sessions(self, into: Changes) -> None:
+        """What changed in the sessions, and an export of each that has a new revision."""
+        into.sinks = self.sinks
+        exporting = any("session" in TAKES[sink] for sink in self.sinks)
+        for session in self._registry.changed_sessions.values():
+            if session.take_revision() and exporting:
+                into.exports.append(export_item(session, self.shown_ledger(), self._clock.wall_ms()))
+        self._producers = self._registry.take_changes(into)
 
     def retry(self) -> Awaitable[None]:
         return self._store.write(self._collected)
@@ -72,10 +105,12 @@ class Pending:
         everything = Changes(
             deleted_sessions=self._collected.deleted_sessions,
             ledger=self._collected.ledger | self.ledger.take_changes(),
+            forgotten_sessions=self._collected.forgotten_sessions,
             minutes=list(self._collected.minutes),
             samples=self._collected.samples,
+            exports=list(self._collected.exports),
         )
-        self._producers = self._registry.take_changes(everything)
+        self._take_sessions(everything)
         self._collected = everything
         try:
             await self._store.write(everything)
@@ -90,5 +125,9 @@ class Pending:
             producer.durable_seq = image.last_seq
         self._registry.settle()
         self._sessions.removing.difference_update(self._collected.deleted_sessions)
+        self._sessions.forgetting.difference_update(self._collected.forgotten_sessions)
+        queued = bool(self._collected.exports or self._collected.minutes) and bool(self.sinks)
         self._collected, self._producers, self._salvaged = Changes(), [], False
         self._registry.trim()
+        if queued:
+            self.on_queued()

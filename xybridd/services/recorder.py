@@ -7,7 +7,7 @@ anything; what they raise therefore means that nothing of the request was taken.
 
 from __future__ import annotations
 
-from asyncio import Future
+from asyncio import Future, shield
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -63,8 +63,8 @@ class Recorder:
         self._clock = clock
         self._store = store
         self._sessions = Sessions(store, sampler, clock, installation)
-        self._pending = Pending(store, self._sessions, clock)
-        self.committer = Committer(self._pending, commit_interval_s, most_waiting)
+        self.pending = Pending(store, self._sessions, clock)
+        self.committer = Committer(self.pending, commit_interval_s, most_waiting)
         self._sessions.mend = partial(self.committer.barrier, soon=True)
         #: Called when a session has lost its last connection: somebody should `sweep` when its time is up.
         self.on_lonely: Callable[[], None] = lambda: None
@@ -82,7 +82,7 @@ class Recorder:
 
     @property
     def ledger(self) -> Ledger:
-        return self._pending.ledger
+        return self.pending.ledger
 
     # Life
 
@@ -99,7 +99,7 @@ class Recorder:
         self.committer.later()
 
     async def _take_up(self) -> None:
-        self._pending.ledger = Ledger(await self._store.ledger())
+        self.pending.ledger = Ledger(await self._store.ledger())
         await self._sessions.resume()
 
     def sweep(self) -> None:
@@ -113,8 +113,18 @@ class Recorder:
         if self.registry.close_minutes(now_ms):
             if state is not None:
                 mono_ms = int(self._clock.monotonic_s() * 1000)
-                self._pending.keep(sample_of(state, now_ms, mono_ms, self.installation.boot_id))
+                self.pending.keep(sample_of(state, now_ms, mono_ms, self.installation.boot_id))
             self.committer.later()
+
+    def snapshot(self, every_s: float) -> None:
+        """A new revision, and an export, of each session that was recorded into and got none for so long."""
+        now_s = self._clock.monotonic_s()
+        for tracked in self.registry.sessions.values():
+            if tracked.session.active and now_s - tracked.exported_at_s >= every_s:
+                tracked.exported_at_s = now_s
+                if tracked.session.snapshot():
+                    self.registry.note(tracked.session)
+        self.committer.later()
 
     def surround(self, state: DeviceState) -> None:
         """The device as it is now: what is recorded from here on was recorded under these conditions."""
@@ -205,11 +215,11 @@ class Recorder:
 
     async def metrics(self, link: Link, session_id: str | None) -> SessionMetrics:
         tracked = await self._sessions.resolve(link, session_id)
-        return session_metrics(tracked.session, self.ledger.shown())
+        return session_metrics(tracked.session, self.pending.shown_ledger())
 
     async def export(self, link: Link, session_id: str | None) -> TelemetryExport:
         tracked = await self._sessions.resolve(link, session_id)
-        return telemetry_export(tracked.session, self.ledger.shown())
+        return telemetry_export(tracked.session, self.pending.shown_ledger())
 
     async def end(self, link: Link, session_id: str | None) -> tuple[TelemetryExport, Ticket]:
         self.committer.check()
@@ -217,7 +227,7 @@ class Recorder:
         if not tracked.session.active:
             raise ended_error(tracked)
         self.registry.end(tracked, "ended", self._clock.wall_ms())
-        export = telemetry_export(tracked.session, self.ledger.shown())
+        export = telemetry_export(tracked.session, self.pending.shown_ledger())
         return export, self.committer.barrier(soon=True)
 
     async def reset(self, link: Link, session_id: str | None) -> tuple[str, Ticket]:
@@ -339,6 +349,29 @@ class Recorder:
         if not self.sees_all(link):
             raise PermissionDenied("daemon.flush is for root and the daemon's own user")
         return self.committer.barrier(soon=True)
+
+    async def owned(self, link: Link, session_id: str) -> str:
+        """The whole id of a session that this user may dispose of. Raises UnknownSession."""
+        return (await self._sessions.find(link, session_id)).session.session_id
+
+    async def all_sessions(self) -> list[str]:
+        """The ids of all there are, on disk and in memory."""
+        stored = await self._sessions.read(self._store.session_ids)
+        return list(dict.fromkeys([*stored, *self.registry.sessions]))
+
+    async def forget(self, session_ids: list[str]) -> int:
+        """Delete sessions whatever state they are in, on disk when this returns; how many records went with them."""
+        records = 0
+        for session_id in session_ids:
+            tracked = await self._sessions.load(session_id)
+            if tracked is not None:
+                records += tracked.session.record_count
+                self.registry.drop(session_id)
+                self._sessions.forgetting.add(session_id)
+        self.ledger.remove(records, "forgotten")
+        if (ticket := self.committer.barrier(soon=True)) is not None:
+            await shield(ticket)
+        return records
 
     def remove(self, sessions: dict[str, int], reason: str) -> Ticket:
         """Delete ended sessions and count the records that go with them; those in use are left for later.

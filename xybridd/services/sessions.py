@@ -102,6 +102,7 @@ class Sessions:
         self.installation = installation
         #: Sessions that the next commit deletes; nobody finds them any more.
         self.removing: set[str] = set()
+        self.forgetting: set[str] = set()
         #: Has a damaged database salvaged; done when it is.
         self.mend: Callable[[], Future[None] | None] = lambda: None
         self._details: tuple[DeviceState, dict[str, Any]] | None = None
@@ -137,7 +138,7 @@ class Sessions:
         found = await self.read(partial(self._store.session, session_id))
         # Another request may have loaded it, or started it, while this one waited; there must only ever be one.
         tracked = self.registry.sessions.get(session_id)
-        if tracked is not None or found is None or session_id in self.removing:
+        if tracked is not None or found is None or session_id in self.removing or session_id in self.forgetting:
             return tracked
         return self.track(found)
 

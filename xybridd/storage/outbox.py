@@ -108,12 +108,30 @@ def known(connection: sqlite3.Connection, item: Item, sink: SinkName) -> bool:
     return found.fetchone() is not None
 
 
+def take_in(connection: sqlite3.Connection, items: Sequence[Item], sinks: Sequence[SinkName]) -> int:
+    """Queue exports of another device, each for the sinks that do not know it; how many were new to one at least."""
+    new = 0
+    for item in items:
+        wanting = [sink for sink in sinks if item.kind in TAKES[sink] and not known(connection, item, sink)]
+        add(connection, item, wanting)
+        new += bool(wanting)
+    return new
+
+
 # Sent
 
 
-def release(connection: sqlite3.Connection) -> None:
-    """Every lease has expired: the daemon that took it is gone."""
-    connection.execute("UPDATE outbox SET state = 'waiting' WHERE state = 'leased'")
+def release(connection: sqlite3.Connection, sink: str | None = None) -> None:
+    """Every lease has expired, or those of one sink: whoever took it is gone."""
+    connection.execute(
+        f"UPDATE outbox SET state = 'waiting' WHERE {_IN_UNSENT} AND state = 'leased' AND coalesce(sink = ?, 1)",
+        (sink,),
+    )
+
+
+def has_unsent(connection: sqlite3.Connection, sink: SinkName) -> bool:
+    found = connection.execute(f"SELECT 1 FROM outbox WHERE sink = ? AND {_IN_UNSENT} LIMIT 1", (sink,))
+    return found.fetchone() is not None
 
 
 def lease(
@@ -285,10 +303,10 @@ def of_session(connection: sqlite3.Connection, session_id: str) -> list[int]:
     return [row[0] for row in connection.execute("SELECT id FROM outbox WHERE session_id = ?", (session_id,))]
 
 
-def holders(connection: sqlite3.Connection, session_id: str) -> list[SinkName]:
-    """The sinks that have a session, or may have it."""
+def holders(connection: sqlite3.Connection, session_id: str | None) -> list[SinkName]:
+    """The sinks that have a session, or may have it; None: any session."""
     rows = connection.execute(
-        "SELECT DISTINCT sink FROM outbox WHERE session_id = ? AND kind = 'session'"
+        "SELECT DISTINCT sink FROM outbox WHERE (session_id = ?1 OR ?1 IS NULL) AND kind = 'session'"
         " AND state IN ('delivered', 'waiting', 'leased')",
         (session_id,),
     )

@@ -80,17 +80,23 @@ class StoredSession(msgspec.Struct, frozen=True):
 def put(connection: sqlite3.Connection, changes: Changes) -> None:
     """Write the changes; the caller holds the transaction."""
     run = connection.executemany
-    for session_id in (*changes.deleted_sessions, *changes.forgotten_sessions):
-        event: Event = "forget" if session_id in changes.forgotten_sessions else "evict"
-        outbox.remove(connection, outbox.of_session(connection, session_id), event)
-        for table in ("model", "error", "minute", "session"):
-            connection.execute(f"DELETE FROM {table} WHERE session_id = ?", (session_id,))
+    for session_id in changes.deleted_sessions:
+        _delete(connection, session_id, "evict")
+    for session_id in changes.forgotten_sessions:
+        _delete(connection, session_id, "forget")
     run(_PUT_HEAD, map(_head_row, changes.heads))
     run(_PUT_MODEL, map(msgspec.structs.astuple, changes.models))
     run(_PUT_ERROR, map(msgspec.structs.astuple, changes.errors))
     run(_PUT_PRODUCER, map(msgspec.structs.astuple, changes.producers))
     run(_PUT_LEDGER, changes.ledger.items())
     outbox.put(connection, changes, *minutes.put(connection, changes))
+
+
+def _delete(connection: sqlite3.Connection, session_id: str, event: Event) -> None:
+    """A session with all that hangs on it; what of it waits to be sent ends by this event."""
+    outbox.remove(connection, outbox.of_session(connection, session_id), event)
+    for table in ("model", "error", "minute", "session"):
+        connection.execute(f"DELETE FROM {table} WHERE session_id = ?", (session_id,))
 
 
 def _head_row(head: SessionHead) -> tuple[Any, ...]:
@@ -176,6 +182,10 @@ def get_open_sessions(connection: sqlite3.Connection) -> list[StoredSession]:
         closed = minutes.closed_of(connection, each.head.session_id, each.head.started_at_ms)
         found[number] = msgspec.structs.replace(each, closed=closed)
     return found
+
+
+def session_ids(connection: sqlite3.Connection) -> list[str]:
+    return [str(row[0]) for row in connection.execute("SELECT session_id FROM session ORDER BY id")]
 
 
 def get_last_implicit(connection: sqlite3.Connection, uid: int, app: str) -> str | None:

@@ -116,7 +116,7 @@ class Store:
         """One transaction, on disk when this returns. Raises CorruptDatabase also when a read found damage before."""
 
         def job() -> None:
-            with self._transaction() as connection:
+            with self._transaction(scrub=bool(changes.forgotten_sessions)) as connection:
                 rows.put(connection, changes)
             if changes.deleted_sessions or changes.forgotten_sessions:
                 self._give_back()
@@ -136,6 +136,29 @@ class Store:
         """Anything else that only reads."""
         return await self._read(job)
 
+    async def forget_rest(self) -> None:
+        """What is kept beside sessions and is nobody's: samples, exports of other devices, damaged files set aside."""
+
+        def job() -> None:
+            with self._transaction(scrub=True) as connection:
+                unsent = connection.execute("SELECT id FROM outbox WHERE kind != 'deletion'").fetchall()
+                outbox.remove(connection, [row[0] for row in unsent], "forget")
+                connection.execute("DELETE FROM sample")
+            for aside in self._folder.glob(f"{DATABASE_NAME}.damaged-*"):
+                aside.unlink(missing_ok=True)
+
+        await self._thread.run(job)
+
+    async def scrub(self) -> None:
+        """Nothing of what was deleted is left in the file or its log: free pages are cut off, the log is emptied."""
+
+        def job() -> None:
+            connection = self._open_connection()
+            connection.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+
+        with suppress(StorageError):
+            await self._thread.run(job)
+
     async def coarsen(self, before_ms: int, gone_ms: int) -> None:
         """Minutes that ended before `before_ms` become hours, samples likewise; those before `gone_ms` go."""
 
@@ -148,11 +171,12 @@ class Store:
             await self._thread.run(self._give_back)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """On the database thread: all of it, on disk when it ends, or nothing."""
+    def _transaction(self, *, scrub: bool = False) -> Iterator[sqlite3.Connection]:
+        """On the database thread: all of it, on disk when it ends, or nothing. ``scrub``: overwrite what is deleted."""
         if self._damage is not None:
             raise CorruptDatabase(self._damage)
         connection = self._open_connection()
+        connection.execute(f"PRAGMA secure_delete = {'ON' if scrub else 'OFF'}")
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
@@ -172,6 +196,9 @@ class Store:
 
     async def session(self, session_id: str) -> rows.StoredSession | None:
         return await self._read(lambda connection: rows.get_session(connection, session_id))
+
+    async def session_ids(self) -> list[str]:
+        return await self._read(rows.session_ids)
 
     async def last_implicit(self, uid: int, app: str) -> str | None:
         return await self._read(lambda connection: rows.get_last_implicit(connection, uid, app))

@@ -1,0 +1,155 @@
+"""Everything that leaves the device, by its lanes: what is on, what waits, and what its owner says to them.
+
+Each sink has a `Lane` of its own, so that one that is dead or slow holds up no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from xybridd.core.advice import LOW_BATTERY
+from xybridd.core.delivery import TAKES, Job, SinkName
+from xybridd.core.holding import facts_of
+from xybridd.core.outbox import Tally
+from xybridd.services.lane import Lane, Sender, Settings, SinkState, UploadContext
+from xybridd.storage import outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xybridd.core.capabilities import DeviceState
+
+#: The name under which is kept that the owner paused all of it.
+_ALL = "*"
+
+
+class Uploader:
+    """All lanes, and what their owner says to them."""
+
+    def __init__(self, around: UploadContext, make_sender: Callable[[], Sender]) -> None:
+        self.settings = Settings()
+        self.paused = False
+        self.tallies: dict[str, Tally] = {}
+        self.lanes: dict[SinkName, Lane] = {}
+        self._around = around
+        self._make_sender = make_sender
+        self._seen: tuple[Any, ...] | None = None
+
+    @property
+    def on(self) -> tuple[SinkName, ...]:
+        """The sinks that are on."""
+        return tuple(self.lanes)
+
+    @property
+    def takes_sessions(self) -> bool:
+        return any("session" in TAKES[sink] for sink in self.lanes)
+
+    async def configure(self, settings: Settings) -> None:
+        """Start, or start again, by these settings: what waited for another configuration is tried at once."""
+        kept = await self._around.store.query(outbox.sink_states)
+        self.paused = _ALL in kept and msgspec.json.decode(kept[_ALL], type=bool)
+        await self.stop()
+        self.settings = settings
+        for target in settings.targets:
+            lane = Lane(target, settings, self._around, self._make_sender())
+            state = _state_from(kept.get(target.sink))
+            if state.blocked:
+                state.wait, state.blocked = None, False
+            lane.start(state, paused=self.paused)
+            self.lanes[target.sink] = lane
+        await self.refresh()
+
+    async def stop(self) -> None:
+        lanes, self.lanes = self.lanes, {}
+        await asyncio.gather(*(lane.stop() for lane in lanes.values()))
+
+    def wake(self) -> None:
+        """Something was queued."""
+        for lane in self.lanes.values():
+            lane.wake()
+
+    def look(self, state: DeviceState) -> None:
+        """The device as it is now; what waits for it to change is told when it has."""
+        facts = facts_of(state, local=False, quiet_s=0)
+        route = state.readings.get("default_route")
+        network = (None if route is None else route.value, facts.metered)
+        low = facts.battery_percent is not None and facts.battery_percent < LOW_BATTERY
+        seen = (network, facts.charging, low, facts.thermal_state)
+        before, self._seen = self._seen, seen
+        if before is not None and before != seen:
+            for lane in self.lanes.values():
+                lane.reconsider(network=before[0] != network)
+
+    async def refresh(self) -> None:
+        """Count again."""
+        self.tallies = await self._around.store.query(outbox.tallies)
+
+    def ledger(self) -> dict[str, Any]:
+        """By sink, for every one that was ever on."""
+        return {sink: msgspec.to_builtins(tally) for sink, tally in sorted(self.tallies.items())}
+
+    async def pause(self, *, paused: bool) -> None:
+        """Until the owner says otherwise, also over a restart."""
+        await self._around.store.transact(partial(outbox.put_sink_state, sink=_ALL, body=msgspec.json.encode(paused)))
+        self.paused = paused
+        for lane in self.lanes.values():
+            lane.pause(paused=paused)
+
+    def send_now(self) -> None:
+        for lane in self.lanes.values():
+            lane.send_now()
+
+    async def settled(self) -> None:
+        """Until nothing is in flight."""
+        for lane in list(self.lanes.values()):
+            await lane.settled()
+
+    async def preview(self) -> list[dict[str, Any]]:
+        """What would go next, sink by sink: a job without its secrets, and whether it was sent before."""
+        out = []
+        for lane in self.lanes.values():
+            batch, _lost = await self._around.store.query(
+                partial(
+                    outbox.next_batch,
+                    sink=lane.sink,
+                    device_id=self._around.device_id,
+                    most_items=self.settings.most_items,
+                    most_bytes=self.settings.most_bytes,
+                )
+            )
+            if batch is not None:
+                target = msgspec.structs.replace(lane.target, key=None, headers={})
+                out.append(msgspec.to_builtins(Job(target, batch.key, batch.items, batch.again)))
+        return out
+
+    async def status(self) -> dict[str, Any]:
+        """The state of all of it, each sink's, and its side of the ledger."""
+        await self.refresh()
+        empty = Tally()
+        sinks = [lane.shown(queued=self.tallies.get(sink, empty).queued > 0) for sink, lane in self.lanes.items()]
+        ledger = self.ledger()
+        for shown in sinks:
+            shown.update(ledger.get(shown["sink"]) or msgspec.to_builtins(empty))
+        state = "off" if not sinks else "paused" if self.paused else "on"
+        return {
+            "state": state,
+            "reason": self.settings.off_reason if state == "off" else None,
+            "problems": list(self.settings.problems),
+            "sinks": sinks,
+            "not_configured": {
+                sink: tally for sink, tally in ledger.items() if sink not in self.lanes and tally["queued"]
+            },
+        }
+
+
+def _state_from(text: str | None) -> SinkState:
+    if text is None:
+        return SinkState()
+    try:
+        return msgspec.json.decode(text, type=SinkState)
+    except msgspec.MsgspecError:
+        return SinkState()
