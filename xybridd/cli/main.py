@@ -28,6 +28,7 @@ _COMMANDS = {
     "record": "Record from a shell.",
     "device": "What this device is, how sure that is, and from where.",
     "config": "Look at the configuration.",
+    "receive": "Receive exports here, to see what a device sends.",
 }
 
 
