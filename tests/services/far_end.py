@@ -46,7 +46,7 @@ class FarEnd:
         self.jobs.append(job)
         outcome = self.says(job)
         if self.takes(job, outcome):
-            content = [(item.kind, item.session_id, item.revision) for item in job.items]
+            content: list[tuple[str, str, int]] = [(item.kind, item.session_id, item.revision) for item in job.items]
             assert self.batches.setdefault(job.key, content) == content, "the same key with another content"
         await self.gate.wait()
         return outcome

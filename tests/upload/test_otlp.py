@@ -41,7 +41,7 @@ HOT, COOL = Surroundings("hot", "battery"), Surroundings("normal", "ac")
 def item(of: Minute | Sample, app: str = "kiosk", app_version: str = "1.2") -> Item:
     at_ms, session_id = (of.ended_at_ms, of.session_id) if isinstance(of, Minute) else (of.at_ms, "")
     kind: Any = "minute" if isinstance(of, Minute) else "sample"
-    return Item(kind, session_id, 0, at_ms, "device", "macos", app, app_version, msgspec.json.encode(of))
+    return Item(kind, session_id, 0, at_ms, "device", "macos", app, app_version, msgspec.msgpack.encode(of))
 
 
 def otlp_job(*items: Item) -> Job:
@@ -203,7 +203,7 @@ def test_errors_by_category_and_model() -> None:
 
 def test_a_resource_for_each_app_and_version() -> None:
     minute = minute_of(session_with((COOL, [call()])))
-    sample = Sample(NOW_MS, 0, "boot", temp_c=40)
+    sample = Sample(NOW_MS, 0, "boot", temperature_c=40)
     found = parsed(item(minute), item(minute, app_version="1.3"), item(minute, app="other"), item(sample, "", ""))
     resources = [said(resource.resource) for resource in found]
     assert resources[0] == {
@@ -237,14 +237,14 @@ def test_samples_are_gauges_with_their_surroundings() -> None:
         0,
         "boot",
         thermal_state="Hot",
-        temp_c=71.5,
+        temperature_c=71.5,
         throttled=True,
         power_source="Battery",
         battery_percent=42,
-        power_w=9,
+        battery_w=9,
         cpu_percent=12.5,
         memory_available_bytes=2**33,
-        gpus=[{"name": "Orin", "utilization_percent": 50, "memory_used_bytes": 2**30, "temp_c": 66}],
+        gpus=[{"name": "Orin", "utilization_percent": 50, "memory_used_bytes": 2**30, "temperature_c": 66}],
         npus=[{"name": "DLA", "power_w": 1.5, "utilization_percent": 0}],
     )
     found = metrics_in(parsed(item(sample))[0])
@@ -295,7 +295,7 @@ def test_nothing_is_lost_on_the_way(records: list[InferenceRecord], at_ms: int) 
 
 def test_the_same_job_gives_the_same_bytes() -> None:
     session = session_with((HOT, [call(stats=InferenceStats(hardware_used="gpu"))]), (COOL, [call(), call("n")]))
-    given_job = otlp_job(item(minute_of(session)), item(Sample(NOW_MS, 0, "b", temp_c=50)))
+    given_job = otlp_job(item(minute_of(session)), item(Sample(NOW_MS, 0, "b", temperature_c=50)))
     again = msgspec.msgpack.decode(msgspec.msgpack.encode(given_job), type=Job)
     assert otlp.request(again) == otlp.request(given_job)
 

@@ -43,8 +43,9 @@ Failure = Literal[
 class Item(msgspec.Struct, frozen=True):
     """One thing to deliver.
 
-    ``body`` is JSON: a TelemetryExport for ``session``, a `xybridd.core.minute.Minute` for ``minute``, a
-    `xybridd.core.minute.Sample` for ``sample``, empty for ``deletion`` (``session_id`` "" then means the whole device).
+    ``body`` is the JSON of a TelemetryExport for ``session``, the MessagePack of a `xybridd.core.minute.Minute` for
+    ``minute`` or of a `xybridd.core.minute.Sample` for ``sample``, and empty for ``deletion`` (of which ``session_id``
+    "" means the whole device).
     ``revision`` is 0 for all but sessions.
     """
 

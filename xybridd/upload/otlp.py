@@ -91,9 +91,9 @@ def _by_resource(items: Iterable[Item]) -> list[tuple[_Resource, list[Minute], l
         resource = _Resource(item.device_id, item.platform, item.app, item.app_version)
         minutes, samples = found.setdefault(resource, ({}, []))
         if item.kind == "sample":
-            samples.append(msgspec.json.decode(item.body, type=Sample))
+            samples.append(msgspec.msgpack.decode(item.body, type=Sample))
             continue
-        minute = msgspec.json.decode(item.body, type=Minute)
+        minute = msgspec.msgpack.decode(item.body, type=Minute)
         if (same_end := minutes.get(minute.ended_at_ms)) is not None:
             same_end.merge(minute)
         else:

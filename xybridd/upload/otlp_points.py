@@ -195,8 +195,8 @@ def _measured(sample: Sample) -> Iterator[tuple[names.Metric, Attributes, Any]]:
     level = names.THERMAL_LEVELS.get(_known(sample.thermal_state))
     yield names.THERMAL_LEVEL, device, level
     yield names.THROTTLED, device, None if sample.throttled is None else int(sample.throttled)
-    yield names.HW_TEMPERATURE, device, _float(sample.temp_c)
-    yield names.HW_POWER, device, _float(sample.power_w)
+    yield names.HW_TEMPERATURE, device, _float(sample.temperature_c)
+    yield names.HW_POWER, device, _float(sample.battery_w)
     yield names.HW_BATTERY_CHARGE, battery, _share(sample.battery_percent)
     yield names.CPU_UTILIZATION, {names.HW_ID: "cpu", names.HW_TYPE: "cpu"}, _share(sample.cpu_percent)
     yield names.MEMORY_AVAILABLE, {names.HW_ID: "memory", names.HW_TYPE: "memory"}, sample.memory_available_bytes
@@ -216,7 +216,7 @@ def _accelerator(hw_id: str, kind: str, said: Mapping[str, Any]) -> Iterator[tup
     )
     yield names.HW_GPU_MEMORY_USAGE if is_gpu else names.NPU_MEMORY_USAGE, part, said.get("memory_used_bytes")
     yield names.HW_GPU_MEMORY_LIMIT if is_gpu else names.NPU_MEMORY_LIMIT, part, said.get("memory_total_bytes")
-    yield names.HW_TEMPERATURE, part, _float(said.get("temp_c"))
+    yield names.HW_TEMPERATURE, part, _float(said.get("temperature_c"))
     yield names.HW_POWER, part, _float(said.get("power_w"))
 
 
