@@ -84,7 +84,7 @@ def test_without_work_it_ends_and_the_next_job_starts_another(receiver: Receiver
         assert (await sender.send(job(receiver.url))).status == 200
         assert sender.pid not in {None, first}
 
-    with_sender(use, idle_s=0.05)
+    with_sender(use, idle_s=0.2)
 
 
 def test_a_process_that_ends_just_when_a_job_comes_costs_no_job(receiver: Receiver) -> None:
@@ -96,7 +96,7 @@ def test_a_process_that_ends_just_when_a_job_comes_costs_no_job(receiver: Receiv
             assert pid is not None
             until(partial(is_gone, pid), "the sender to end")
 
-    with_sender(use, idle_s=0.05)
+    with_sender(use, idle_s=0.2)
 
 
 def test_killed_from_outside_in_the_middle(receiver: Receiver) -> None:
@@ -158,7 +158,7 @@ def test_no_descriptor_is_left_behind(receiver: Receiver) -> None:
             await soon(lambda: sender.pid is None, "the sender to end")
             await soon(lambda: count() == before, "its pipes to be closed")
 
-    with_sender(use, idle_s=0.02)
+    with_sender(use, idle_s=0.2)
 
 
 def link_of(fd: int) -> str:
