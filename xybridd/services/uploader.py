@@ -6,6 +6,7 @@ Each sink has a `Lane` of its own, so that one that is dead or slow holds up no 
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from xybridd.services.lane import Lane, Sender, Settings, SinkState, UploadConte
 from xybridd.storage import outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from xybridd.core.capabilities import DeviceState
 
@@ -103,10 +104,17 @@ class Uploader:
         for lane in self.lanes.values():
             lane.send_now()
 
-    async def settled(self) -> None:
-        """Until nothing is in flight."""
-        for lane in list(self.lanes.values()):
-            await lane.settled()
+    @asynccontextmanager
+    async def standing_still(self) -> AsyncIterator[None]:
+        """Nothing is in flight, and nothing is sent meanwhile."""
+        lanes = list(self.lanes.values())
+        try:
+            for lane in lanes:
+                await lane.stand_still()
+            yield
+        finally:
+            for lane in lanes:
+                lane.go_on()
 
     async def preview(self) -> list[dict[str, Any]]:
         """What would go next, sink by sink: a job without its secrets, and whether it was sent before."""
