@@ -74,7 +74,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def overwrite_deleted(connection: sqlite3.Connection, *, also_free_pages: bool) -> None:
-    """Zero what is deleted within pages that are written anyway; ``also_free_pages``: those that become free as well."""
+    """Zero what is deleted in pages that are written anyway; ``also_free_pages``: in those that become free as well."""
     connection.execute(f"PRAGMA secure_delete = {'ON' if also_free_pages else 'FAST'}")
 
 
