@@ -81,9 +81,9 @@ class Uploader:
         low = facts.battery_percent is not None and facts.battery_percent < LOW_BATTERY
         seen = (network, facts.charging, low, facts.thermal_state)
         before, self._seen = self._seen, seen
-        if before is not None and before != seen:
+        if before != seen:
             for lane in self.lanes.values():
-                lane.reconsider(network=before[0] != network)
+                lane.reconsider(network=before is not None and before[0] != network)
 
     async def refresh(self) -> None:
         """Count again."""
