@@ -6,8 +6,6 @@ import json
 import tarfile
 from typing import TYPE_CHECKING
 
-from xybridd.cli.device import _anonymous
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -49,14 +47,3 @@ def test_what_is_no_recorded_tree_is_said(make_daemon: Callable[..., Daemon], fo
     done = make_daemon().xybridd("device", "--root", str(folder / "junk"))
     assert done.returncode == 1
     assert "is no recorded tree" in done.stderr
-
-
-def test_a_recording_keeps_no_addresses_and_still_has_its_route() -> None:
-    ipv4 = b"eth0\t00000000\t010011C6\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
-    assert _anonymous("proc/net/route", ipv4) == ipv4.replace(b"010011C6", b"04030201")
-    ipv6 = b"0" * 32 + b" 00 " + b"0" * 32 + b" 00 fe80" + b"0" * 27 + b"7 00000400 00000002 00000000 00000003 wlan1"
-    assert b"fe80" not in _anonymous("proc/net/ipv6_route", ipv6)
-    assert b"00000003 wlan1" in _anonymous("proc/net/ipv6_route", ipv6)
-    assert (
-        _anonymous("x", b"POWER_SUPPLY_SERIAL_NUMBER=1234\nname=x") == b"POWER_SUPPLY_SERIAL_NUMBER= redacted\nname=x"
-    )

@@ -13,8 +13,8 @@ from xybridd.probes.cpu import read_cpu
 from xybridd.probes.memory import read_memory
 from xybridd.probes.network import read_network
 from xybridd.probes.platform import read_platform
+from xybridd.probes.recorded import RecordedTree, open_tree
 from xybridd.probes.register import PROBES
-from xybridd.probes.tree import Tree
 
 GIB = 2**30
 MEMINFO = "MemTotal:       16777216 kB\nMemFree:  1048576 kB\nMemAvailable:    8388608 kB\nHugePages_Total:       0"
@@ -70,7 +70,7 @@ def test_cores_are_counted_and_a_recording_has_no_load(tmp_path: Path) -> None:
     found = read_cpu(tree(tmp_path, {"/proc/stat": "cpu  1 2\ncpu0 1 2\ncpu1 1 2\ncpufreq 5\nintr 7"}), 0.0)
     assert found["cpu_cores"].value == 2
     assert found["cpu_usage_percent"].confidence is Confidence.UNKNOWN
-    assert read_cpu(Tree(tmp_path / "nothing"), 0.0)["cpu_cores"].confidence is Confidence.UNKNOWN
+    assert read_cpu(RecordedTree(tmp_path / "nothing"), 0.0)["cpu_cores"].confidence is Confidence.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_the_default_route(tmp_path: Path, ipv4: list[str], ipv6: str, interface
 
 
 def test_without_the_files_the_route_is_unknown(tmp_path: Path) -> None:
-    assert read_network(Tree(tmp_path), 0.0)["default_route"].confidence is Confidence.UNKNOWN
+    assert read_network(RecordedTree(tmp_path), 0.0)["default_route"].confidence is Confidence.UNKNOWN
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
 @pytest.mark.parametrize("root", [Path("/"), None], ids=["this machine", "an empty tree"])
 def test_a_probe_reads_what_it_declares_and_nothing_else(tmp_path: Path, probe: Any, root: Path | None) -> None:
-    readings = probe.read(Tree(root or tmp_path), 1.0)
+    readings = probe.read(open_tree(root or tmp_path), 1.0)
     assert set(readings) == {quantity.name for quantity in probe.quantities}
     assert all(reading.taken_s == 1.0 for reading in readings.values())
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
-import tarfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +10,11 @@ import click
 import msgspec
 
 from xybridd.cli.output import call, console, daemon, json_option, on_terminal, print_json, size
-from xybridd.errors import XybriddError
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from xybridd.core.capabilities import DeviceState, Reading
+    from xybridd.core.capabilities import DeviceState
     from xybridd.probes.tree import Tree
 
 
@@ -51,7 +47,9 @@ def device(ctx: click.Context, *, watch: bool, explain: bool, root: Path | None,
         else:
             console().print(_page(shown, advice))
         return
-    with _unpacked(root) as folder:
+    from xybridd.cli.recording import unpacked
+
+    with unpacked(root) as folder:
         state, tree = _probe(folder)
     shown = _shown(state)
     if as_json:
@@ -66,47 +64,17 @@ def device(ctx: click.Context, *, watch: bool, explain: bool, root: Path | None,
 
 def _probe(root: Path | None) -> tuple[DeviceState, Tree]:
     """Run the probes in this process, without a daemon."""
-    from xybridd.core.capabilities import DeviceState, capabilities_from
-    from xybridd.probes.register import PROBES
-    from xybridd.probes.tree import Tree
+    from xybridd.probes.recorded import open_tree
+    from xybridd.probes.register import read_all
 
-    tree = Tree() if root is None else Tree(root)
-    readings: dict[str, Reading] = {}
-    for probe in PROBES:
-        readings |= probe.read(tree, time.monotonic())
-    return DeviceState(capabilities_from(readings), readings), tree
+    tree = open_tree(root)
+    return read_all(tree, time.monotonic()), tree
 
 
 def _shown(state: DeviceState) -> dict[str, Any]:
     shown: dict[str, Any] = msgspec.to_builtins(state.capabilities)
     shown["details"] = state.details(time.monotonic())
     return shown
-
-
-class _unpacked:  # noqa: N801 - used like a function
-    """A recorded tree as a folder; a .tar is unpacked for as long as it is needed."""
-
-    def __init__(self, root: Path | None) -> None:
-        self._root = root
-        self._made: Any = None
-
-    def __enter__(self) -> Path | None:
-        if self._root is None or self._root.is_dir():
-            return self._root
-        import tempfile
-
-        self._made = tempfile.TemporaryDirectory()
-        try:
-            with tarfile.open(self._root) as tar:
-                tar.extractall(self._made.name, filter="data")
-        except (tarfile.TarError, OSError) as error:
-            self._made.cleanup()
-            raise XybriddError(f"{self._root} is no recorded tree: {error}") from error
-        return Path(self._made.name)
-
-    def __exit__(self, *_: object) -> None:
-        if self._made is not None:
-            self._made.cleanup()
 
 
 def _watch(*, as_json: bool) -> None:
@@ -133,7 +101,10 @@ def _tell(now: dict[str, Any], *, as_json: bool) -> None:
 
 @device.command()
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-def record(out: Path) -> None:
+@click.option(
+    "--root", type=click.Path(exists=True, path_type=Path), help="Record a recorded tree again, such as a plain copy."
+)
+def record(out: Path, root: Path | None) -> None:
     """Write the files that the probes read into OUT (a .tar), as a tree to replay elsewhere.
 
     Serial numbers, host names and hardware addresses are taken out. Read it before you send it.
@@ -141,54 +112,19 @@ def record(out: Path) -> None:
     \b
     Example:  xybridd device record my-board.tar
     """
-    _, tree = _probe(None)
-    looked = {each.path for each in tree.looked if each.said != "not there"}
-    paths = sorted(path for path in looked if not any(other.startswith(f"{path}/") for other in looked))
-    with tarfile.open(out, "w") as tar:
-        for path in paths:
-            _add(tar, Path(path))
-    click.echo(f"{out}: {len(paths)} files; replay it with: xybridd device --root {out}")
+    from xybridd.cli.recording import unpacked, write
 
+    with unpacked(root) as folder:
+        _, tree = _probe(folder)
+        if tree.platform == "darwin":
+            from xybridd.probes.macos import FOR_RECORDINGS
 
-#: Lines of a file that tell one machine from another of its kind.
-_TELLING = re.compile(rb"(?im)^(.*(?:serial|uuid|mac|address|hostname)[^=:\n]*[=:]).*$")
-
-
-#: Addresses in the tables of routes, by the file: all but the one that means "anywhere".
-_ROUTES = {
-    "proc/net/route": (re.compile(rb"\b(?!0{8}\b)[0-9A-Fa-f]{8}\b"), b"04030201"),
-    "proc/net/ipv6_route": (re.compile(rb"\b(?!0{32}\b)[0-9A-Fa-f]{32}\b"), b"20010db8" + b"0" * 23 + b"1"),
-}
-
-
-def _anonymous(name: str, content: bytes) -> bytes:
-    if name in _ROUTES:
-        pattern, instead = _ROUTES[name]
-        return pattern.sub(instead, content)
-    return _TELLING.sub(rb"\1 redacted", content)
-
-
-def _add(tar: tarfile.TarFile, path: Path) -> None:
-    name = str(path).lstrip("/")
-    try:
-        if path.is_symlink():
-            info = tarfile.TarInfo(name)
-            # Of a link only its last part is read, such as the name of a driver; the rest leads out of the tree.
-            info.type, info.linkname = tarfile.SYMTYPE, path.readlink().name
-            tar.addfile(info)
-        elif path.is_dir():
-            info = tarfile.TarInfo(name)
-            info.type, info.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(info)
-        elif not path.is_file():
-            tar.addfile(tarfile.TarInfo(name))  # a device node: that it is there is all that is looked at
-        else:
-            content = _anonymous(name, path.read_bytes())
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    except OSError as error:
-        click.echo(f"left out: {path}: {error.strerror}", err=True)
+            for command in FOR_RECORDINGS:
+                tree.output(*command)
+        count, unread = write(tree, out)
+    for problem in unread:
+        click.echo(f"recorded as unreadable: {problem}", err=True)
+    click.echo(f"{out}: {count} files; replay it with: xybridd device --root {out}")
 
 
 # How it looks

@@ -19,7 +19,6 @@ from xybridd.probes.pci import (
     bus_address,
     driver_of,
     identity,
-    listing,
     pci_devices,
     uevent_of,
 )
@@ -217,11 +216,12 @@ def stage_of(node: str | None, *, there: bool, permitted: bool) -> tuple[Stage, 
 
 def find_gpus(tree: Tree) -> Hardware:
     """Every GPU of the machine, in the order of its cards, then of the bus."""
-    names, problem = listing(tree, DRM)
+    listed = tree.listing(DRM)
+    names = listed.value or []
     cards = [read_card(tree, name) for name in names if re.fullmatch(r"card[0-9]+", name)]
     nodes = _render_nodes(tree, names)
     devices, doubts = pci_devices(tree, _may_be_gpu)
-    doubts += [problem] if problem else []
+    doubts += [listed.problem] if listed.problem else []
     gpus: list[Gpu] = []
     problems: list[str] = []
     chosen = [card for card in cards if is_gpu(card, renders=card.key in nodes)]
@@ -256,7 +256,8 @@ def _key(tree: Tree, device: str, uevent: dict[str, str]) -> str | None:
     link = tree.link(device)
     if link is not None and link != "device":
         return link
-    return uevent.get("PCI_SLOT_NAME") or uevent.get("OF_FULLNAME")
+    # A copy that followed the links has the device itself in each place, which is known by what it says of itself.
+    return uevent.get("PCI_SLOT_NAME") or uevent.get("OF_FULLNAME") or (str(uevent) if "DRIVER" in uevent else None)
 
 
 def _render_nodes(tree: Tree, names: list[str]) -> dict[str, str]:

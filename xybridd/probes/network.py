@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from xybridd.probes.probe import Probe, Quantity, sure, unknown
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from xybridd.probes.tree import Tree
 
 _IPV4 = "/proc/net/route"
+_ROUTE_GET = ("/sbin/route", "-n", "get", "default")
 _IPV6 = "/proc/net/ipv6_route"
 
 #: Flags of a route (linux/route.h): up, and rejecting.
@@ -50,8 +52,23 @@ def _hex(text: str) -> int:
         return 0
 
 
+def parse_route_get(text: str) -> str:
+    """The interface that macOS's ``route -n get default`` names; "" when it names none."""
+    found = re.search(r"^ *interface: (\S{1,32})$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _route_of_a_mac(tree: Tree, now_s: float) -> Reading:
+    told = tree.output(*_ROUTE_GET)
+    interface = parse_route_get((told.value or b"").decode(errors="replace"))
+    return sure(interface, now_s, told.path) if interface else unknown(now_s, told.problem or "no interface", told.path)
+
+
 def read_network(tree: Tree, now_s: float) -> dict[str, Reading]:
     """``default_route``: the interface it leads through, "" when there is none. ``metered`` has no source yet."""
+    metered = unknown(now_s, "nothing on this device was asked")
+    if tree.platform == "darwin":
+        return {"default_route": _route_of_a_mac(tree, now_s), "metered": metered}
     ipv4, ipv6 = tree.text(_IPV4), tree.text(_IPV6)
     problem = ipv4.problem or ipv6.problem
     interfaces = [*parse_ipv4_routes(ipv4.value or ""), *parse_ipv6_routes(ipv6.value or "")]
@@ -61,7 +78,7 @@ def read_network(tree: Tree, now_s: float) -> dict[str, Reading]:
         route = unknown(now_s, problem or f"there is neither {_IPV4} nor {_IPV6}")
     else:
         route = sure("", now_s, _IPV4)
-    return {"default_route": route, "metered": unknown(now_s, "nothing on this device was asked")}
+    return {"default_route": route, "metered": metered}
 
 
 NETWORK = Probe("network", (Quantity("default_route", "", "state"), Quantity("metered", "", "state")), read_network)

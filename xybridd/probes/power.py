@@ -13,13 +13,12 @@ Rules, from the kernel's ``Documentation/ABI/testing/sysfs-class-power`` unless 
 from __future__ import annotations
 
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from xybridd.core.capabilities import Confidence, Reading
-from xybridd.probes.macos import ask, ioreg_entries
+from xybridd.probes.macos import ioreg_entries
 from xybridd.probes.probe import Probe, Quantity, none_there, sure, unknown
 
 if TYPE_CHECKING:
@@ -265,23 +264,17 @@ def _read_profile(tree: Tree, now_s: float) -> Reading:
     return sure(profile, now_s, _PROFILE)
 
 
-def listed(tree: Tree, path: str) -> tuple[list[str], str | None]:
-    """The names in a folder, and the problem where there may be more than could be seen."""
-    names = tree.names(path)
-    said = tree.looked[-1].said if tree.looked else ""
-    return names, None if names or said in {"empty", "not there"} else f"{path}: {said}"
-
-
 def read_power(tree: Tree, now_s: float) -> dict[str, Reading]:
     """``battery`` (percent), ``power_source`` and ``power_profile``."""
-    if sys.platform == "darwin" and str(tree.root) == "/":
-        return read_power_macos(now_s)
-    names, problem = listed(tree, _SUPPLIES)
+    if tree.platform == "darwin":
+        return read_power_macos(tree, now_s)
+    listed = tree.listing(_SUPPLIES)
     profile = _read_profile(tree, now_s)
+    problem = listed.problem or (None if listed.value or tree.exists("/sys/class") else "there is no /sys/class")
     if problem:
         lost = unknown(now_s, problem, _SUPPLIES)
         return {"battery": lost, "power_source": lost, "power_profile": profile}
-    supplies = [read_supply(tree, name) for name in names]
+    supplies = [read_supply(tree, name) for name in listed.value or []]
     return {
         "battery": judge_battery(supplies, now_s),
         "power_source": judge_power_source(supplies, now_s),
@@ -291,6 +284,8 @@ def read_power(tree: Tree, now_s: float) -> dict[str, Reading]:
 
 # macOS
 
+_PMSET = ("/usr/bin/pmset", "-g", "batt")
+_IOREG = ("/usr/sbin/ioreg", "-a", "-rc", "AppleSmartBattery")
 
 _PMSET_BATTERY = re.compile(
     r"^ *-(?P<name>InternalBattery\S*).*?\s(?P<percent>\d{1,3})%; *(?P<status>[^;\n]+)(?P<rest>.*)$", re.MULTILINE
@@ -358,14 +353,14 @@ def parse_ioreg_battery(plist: bytes) -> list[Supply]:
     return supplies
 
 
-def read_power_macos(now_s: float) -> dict[str, Reading]:
+def read_power_macos(tree: Tree, now_s: float) -> dict[str, Reading]:
     """`read_power` of a Mac; it has no profile of this kind."""
-    pmset = ask("/usr/bin/pmset", "-g", "batt")
-    source, batteries = parse_pmset_batt((pmset or b"").decode(errors="replace"))
-    batteries = parse_ioreg_battery(ask("/usr/sbin/ioreg", "-a", "-rc", "AppleSmartBattery") or b"") or batteries
-    lost = unknown(now_s, "pmset -g batt: no answer", "pmset")
+    pmset = tree.output(*_PMSET)
+    source, batteries = parse_pmset_batt((pmset.value or b"").decode(errors="replace"))
+    batteries = parse_ioreg_battery(tree.output(*_IOREG).value or b"") or batteries
+    lost = unknown(now_s, pmset.problem or "pmset -g batt: it does not say", "pmset")
     return {
-        "battery": lost if pmset is None and not batteries else judge_battery(batteries, now_s, "ioreg"),
+        "battery": lost if pmset.value is None and not batteries else judge_battery(batteries, now_s, "ioreg"),
         "power_source": sure(source, now_s, "pmset") if source else lost,
         "power_profile": none_there(now_s, "macOS"),
     }

@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from xybridd.core.capabilities import DeviceState, Reading, ThermalState, capabilities_from
-from xybridd.probes.gpu_figures import HEAT_REASONS
 from xybridd.probes.memory import read_memory
 from xybridd.probes.probe import Probe, unknown
-from xybridd.probes.register import PROBES
-from xybridd.probes.thermal import Settled, settle, worst
+from xybridd.probes.register import PROBES, together
+from xybridd.probes.thermal import Settled, settle
 from xybridd.probes.tree import Tree
 from xybridd.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from xybridd.services.clock import Clock
 
@@ -37,9 +35,9 @@ FRESH_S = 10.0
 class Sampler:
     """Nothing runs until somebody asks."""
 
-    def __init__(self, clock: Clock, root: Path | None = None, probes: Sequence[Probe] = PROBES) -> None:
+    def __init__(self, clock: Clock, probes: Sequence[Probe] = PROBES, open_tree: Callable[[], Tree] = Tree) -> None:
         self._clock = clock
-        self._root = root
+        self._open_tree = open_tree
         self._probes = probes
         self._state: DeviceState | None = None
         self._taken_s = 0.0
@@ -59,7 +57,7 @@ class Sampler:
 
     async def memory_of(self, pid: int) -> Reading:
         """Memory as it is left to that process, by its own cgroups."""
-        tree = self._tree()
+        tree = self._open_tree()
         probe = Probe(f"memory of {pid}", (), lambda _, now_s: read_memory(tree, now_s, str(pid)))
         readings = await self._run(probe, tree)
         return readings.get("memory") or unknown(self._clock.monotonic_s(), "the process is gone")
@@ -68,16 +66,14 @@ class Sampler:
         if self._worker is not None:
             self._worker.stop()
 
-    def _tree(self) -> Tree:
-        return Tree() if self._root is None else Tree(self._root)
-
     async def _read(self) -> DeviceState:
         try:
-            tree = self._tree()
+            tree = self._open_tree()
             readings: dict[str, Reading] = {}
             self._taken_s = self._clock.monotonic_s()
             for probe in self._probes:
                 readings |= await self._run(probe, tree)
+            readings = together(readings).readings
             self._settle_heat(readings)
             self._state = DeviceState(capabilities_from(readings), readings)
             return self._state
@@ -89,11 +85,9 @@ class Sampler:
         judged = readings.get("thermal_state")
         if judged is None or judged.value is None:
             return
-        table = readings["thermal"].value or {}
+        table = readings["thermal"].value if "thermal" in readings else None
+        table = table or {}
         now, warmer = ThermalState(judged.value), ThermalState(table.get("state_if_5c_warmer", judged.value))
-        gpus = readings["gpu"].value if "gpu" in readings else None
-        if any(HEAT_REASONS.intersection(gpu.get("throttle_reasons", ())) for gpu in gpus or []):
-            now, warmer = worst([now, ThermalState.HOT]), worst([warmer, ThermalState.HOT])
         self._settled = settle(self._settled, now, warmer, judged.taken_s)
         readings["thermal_state"] = msgspec.structs.replace(judged, value=self._settled.state)
 
