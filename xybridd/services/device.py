@@ -61,7 +61,7 @@ class Device:
 
     async def watch(self, link_id: int, push: Callable[[str, Any], None]) -> dict[str, Any]:
         """What is so now; from then on `push` is called with ``device.changed`` when it changes."""
-        now = await self._now(fresh_s=1.0)
+        now = self._now(await self._sampler.state(fresh_s=1.0))
         self._watchers[link_id] = push
         return now
 
@@ -71,13 +71,12 @@ class Device:
     async def sample(self, fresh_s: float) -> None:
         """Read the device, and tell those who watch what has changed."""
         before = self._told, self._states(self._shown)
-        now = await self._now(fresh_s)
+        now = self._now(await self._sampler.read(fresh_s))
         if before != (self._told, self._states(self._shown)):
             for push in list(self._watchers.values()):
                 push("device.changed", now)
 
-    async def _now(self, fresh_s: float) -> dict[str, Any]:
-        state = await self._sampler.state(fresh_s)
+    def _now(self, state: DeviceState) -> dict[str, Any]:
         self._surround(state)
         memory = state.readings["memory"].value
         self._told = advise(
