@@ -8,7 +8,6 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-
 from tests.probes import machines_gpu_npu as gpus
 from tests.probes import machines_power_thermal as powers
 from tests.probes.given import tree

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _SUPPLIES = "/sys/class/power_supply"
 _PROFILE = "/sys/firmware/acpi/platform_profile"
 
+_TYPES = re.compile(r"(Battery|UPS|Mains|Unknown)$|USB|BrickID|Wireless")
+#: What a level is told by; where one cannot be read, the level is less sure.
+_HELD = re.compile(r"/(energy|charge)_(now|full): ")
 _STATUSES = ("Charging", "Discharging", "Not charging", "Full", "Unknown")
 #: Batteries of peripherals whose driver gives no scope (before Linux 3.3, and out of tree).
 _PERIPHERAL = re.compile(r"hid|wacom|sony_controller|ps-controller|nintendo|steam-controller|xpad|gip", re.IGNORECASE)
@@ -100,6 +103,8 @@ def judge_level(supply: Supply) -> Level | None:
     doubt = None
     if capacity is not None and abs(capacity - percent) > _CAPACITY_SLACK:
         doubt = f"{supply.name}: capacity says {capacity:.0f} %, its energies {percent:.0f} %; the energies count"
+    if now > 1.2 * full:  # a new battery may hold a little more than it says
+        doubt = f"{supply.name}: holds more than it can"
     if to_wh is None:
         return Level(percent, doubt=doubt)
     return Level(percent, now * to_wh, full * to_wh, doubt)
@@ -159,6 +164,7 @@ def judge_battery(supplies: list[Supply], now_s: float, source: str = _SUPPLIES)
     percent = sum(weight * each for weight, each in heavy) / sum(weight for weight, _ in heavy)
     doubts += [level.doubt for level in known if level.doubt]
     for supply, level in zip(batteries, levels, strict=True):
+        doubts += [] if level is None else filter(_HELD.search, supply.problems)
         if level is None:
             doubts += supply.problems or (f"{supply.name}: neither energy, charge nor capacity",)
         elif level.full_wh is None and len(batteries) > 1:
@@ -219,6 +225,8 @@ def read_supply(tree: Tree, name: str) -> Supply:
         problem = found.problem
         if found.value is not None and abs(found.value) > _MOST:
             problem = f"{found.path}: impossibly large"
+        if found.value is not None and found.value < 0 and attribute.startswith(("energy", "charge")):
+            problem = f"{found.path}: less than nothing"
         if problem:
             problems.append(problem)
             return None
@@ -227,10 +235,11 @@ def read_supply(tree: Tree, name: str) -> Supply:
     kind = text("type")
     if not kind and not problems and tree.names(folder):
         problems.append(f"{folder}/type: not there")
-    if not kind or (
-        kind != "Battery" and kind not in {"Mains", "UPS"} and not kind.startswith(("USB", "Brick", "Wir"))
-    ):
-        return Supply(name, kind[:32], problems=tuple(problems))
+    if kind and not _TYPES.match(kind):
+        problems.append(f"{folder}/type: no type of supply: {kind[:40]!r}")
+        kind = ""
+    if kind in {"", "Unknown"}:
+        return Supply(name, kind, problems=tuple(problems))
     status, scope = text("status"), text("scope")
     numbers: dict[str, int] = {}
     if kind == "Battery":
