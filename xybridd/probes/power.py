@@ -209,6 +209,10 @@ def _source_by_battery(status: str, now_s: float, path: str, *, unplugged: bool)
     return Reading("ac", Confidence.MEDIUM, path, now_s, reason)
 
 
+def _can_be(attribute: str, value: int) -> bool:
+    return abs(value) <= _MOST and (value >= 0 or not attribute.startswith(("energy", "charge")))
+
+
 def read_supply(tree: Tree, name: str) -> Supply:
     """All that matters of one supply. An attribute that cannot be read costs itself alone, and is a problem."""
     folder = f"{_SUPPLIES}/{name}"
@@ -223,10 +227,8 @@ def read_supply(tree: Tree, name: str) -> Supply:
     def number(attribute: str) -> int | None:
         found = tree.number(f"{folder}/{attribute}")
         problem = found.problem
-        if found.value is not None and abs(found.value) > _MOST:
-            problem = f"{found.path}: impossibly large"
-        if found.value is not None and found.value < 0 and attribute.startswith(("energy", "charge")):
-            problem = f"{found.path}: less than nothing"
+        if found.value is not None and not _can_be(attribute, found.value):
+            problem = f"{found.path}: cannot be"
         if problem:
             problems.append(problem)
             return None
@@ -235,11 +237,9 @@ def read_supply(tree: Tree, name: str) -> Supply:
     kind = text("type")
     if not kind and not problems and tree.names(folder):
         problems.append(f"{folder}/type: not there")
-    if kind and not _TYPES.match(kind):
-        problems.append(f"{folder}/type: no type of supply: {kind[:40]!r}")
-        kind = ""
-    if kind in {"", "Unknown"}:
-        return Supply(name, kind, problems=tuple(problems))
+    if not _TYPES.match(kind):
+        problems += [f"{folder}/type: no type of supply: {kind[:40]!r}"] if kind else []
+        return Supply(name, "", problems=tuple(problems))
     status, scope = text("status"), text("scope")
     numbers: dict[str, int] = {}
     if kind == "Battery":

@@ -93,5 +93,7 @@ class Device:
         if shown is None:
             return ()
         details = shown["details"]
-        values = (details.get(name, {}).get("value") for name in ("power_source", "power_profile", "default_route"))
+        values = (
+            details.get(name, {}).get("value") for name in ("power_source", "power_profile", "default_route", "metered")
+        )
         return (shown["thermal_state"], shown["has_gpu"], shown["has_npu"], *values)
