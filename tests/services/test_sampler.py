@@ -117,8 +117,9 @@ def test_a_probe_that_hangs_delays_no_answer() -> None:
         hangs = True
         clock.move(60)
         assert await sampler.state() is known
-        memory = await sampler.memory_of(os.getpid())
-        assert memory.value["available_bytes"] > 0
+        left = await sampler.left_to(os.getpid())
+        assert left["memory"].value["available_bytes"] > 0
+        assert left["cpu_cores"].value >= 1
         device = Device(sampler, clock, lambda _: None)
         shown = await device.capabilities(0)
         assert shown["details"]["slow"] == {
@@ -230,8 +231,9 @@ def test_sensors_that_hang_fail_or_go_away_cost_themselves_alone(tmp_path: Path)
 def test_memory_of_a_process_that_is_gone_is_still_the_machines() -> None:
     async def test() -> None:
         sampler = Sampler(ManualClock())
-        reading = await sampler.memory_of(2**22 + 1)
-        assert reading.value is None or reading.value["available_bytes"] > 0
+        left = await sampler.left_to(2**22 + 1)
+        assert left["memory"].value["available_bytes"] > 0
+        assert left["cpu_cores"].confidence is Confidence.UNKNOWN
         sampler.stop()
 
     asyncio.run(test())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from xybridd.probes.macos import SYSCTL, parse_sysctl
 from xybridd.probes.probe import Probe, Quantity, sure, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xybridd.probes.tree import Tree
 
 
@@ -74,6 +77,48 @@ def _read_cores(tree: Tree, now_s: float) -> Reading:
 
 def _is_count(text: str) -> bool:
     return text.isdecimal() and len(text) <= 5 and int(text) > 0
+
+
+def parse_quota(text: str) -> float | None:
+    """Processors' worth of time from cgroup's ``cpu.max``, ``150000 100000``; None without a limit."""
+    found = re.fullmatch(r"(\d{1,12})\s+(\d{1,12})", text)
+    return int(found[1]) / int(found[2]) if found and int(found[1]) and int(found[2]) else None
+
+
+def _quotas(tree: Tree, process: str) -> Iterator[tuple[float, str]]:
+    """The limits of every cgroup above a process, and where they stand."""
+    for line in (tree.text(f"/proc/{process}/cgroup").value or "").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if (number != "0" or controllers) and "cpu" not in controllers.split(","):
+            continue
+        while True:
+            path = path.rstrip("/")
+            if number == "0":
+                place = f"/sys/fs/cgroup{path}/cpu.max"
+                quota = parse_quota(tree.text(place).value or "")
+            else:  # version 1
+                place = f"/sys/fs/cgroup/cpu{path}/cpu.cfs_quota_us"
+                period = tree.text(f"/sys/fs/cgroup/cpu{path}/cpu.cfs_period_us").value
+                quota = parse_quota(f"{tree.text(place).value} {period}")
+            if quota is not None:
+                yield quota, place
+            if not path:
+                break
+            path = path.rpartition("/")[0]
+
+
+def read_cores_of(tree: Tree, now_s: float, process: str) -> Reading:
+    """The processors that a process may use: those of its affinity, or as much time as its cgroups give, in whole."""
+    found: list[tuple[int, str]] = [(math.ceil(quota), place) for quota, place in _quotas(tree, process)]
+    status = tree.text(f"/proc/{process}/status").value or ""
+    if allowed := re.search(r"^Cpus_allowed_list:\s*(\S+)$", status, re.MULTILINE):
+        found.append((parse_online(allowed[1]), f"/proc/{process}/status"))
+    found = [(cores, place) for cores, place in found if cores > 0]
+    if not found:
+        return unknown(now_s, "neither an affinity nor a limit is to be seen")
+    cores, place = min(found)
+    return sure(cores, now_s, place)
 
 
 CPU = Probe("cpu", (Quantity("cpu_cores", "cores", "number"), Quantity("cpu_usage_percent", "%", "number")), read_cpu)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from xybridd.core.capabilities import DeviceState, Reading, ThermalState, capabilities_from
+from xybridd.probes.cpu import read_cores_of
 from xybridd.probes.memory import read_memory
-from xybridd.probes.probe import Probe, unknown
+from xybridd.probes.probe import Probe, Quantity
 from xybridd.probes.register import PROBES, together
 from xybridd.probes.thermal import Settled, settle
 from xybridd.probes.tree import Tree
@@ -30,6 +31,9 @@ FRESH_S = 10.0
 #: How long who asks waits for a new state: with an older one at hand, and with none.
 _PATIENCE_S = 0.25
 _FIRST_PATIENCE_S = 1.0
+
+
+_LEFT = (Quantity("memory", "bytes", "table"), Quantity("cpu_cores", "cores", "number"))
 
 
 class Sampler:
@@ -69,12 +73,14 @@ class Sampler:
             self._reading = asyncio.create_task(self._read(), name="probes")
         return asyncio.shield(self._reading)
 
-    async def memory_of(self, pid: int) -> Reading:
-        """Memory as it is left to that process, by its own cgroups."""
-        tree = self._open_tree()
-        probe = Probe(f"memory of {pid}", (), lambda _, now_s: read_memory(tree, now_s, str(pid)))
-        readings = await self._processes.run([probe], tree, {})
-        return readings.get("memory") or unknown(self._clock.monotonic_s(), "the process is gone")
+    async def left_to(self, pid: int) -> dict[str, Reading]:
+        """``memory`` and ``cpu_cores`` as they are left to that process, by its own cgroups and affinity."""
+
+        def read(tree: Tree, now_s: float) -> dict[str, Reading]:
+            process = str(pid)
+            return {**read_memory(tree, now_s, process), "cpu_cores": read_cores_of(tree, now_s, process)}
+
+        return await self._processes.run([Probe(f"process {pid}", _LEFT, read)], self._open_tree(), {})
 
     def stop(self) -> None:
         self._probing.stop()
