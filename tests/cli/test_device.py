@@ -6,6 +6,10 @@ import json
 import tarfile
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.probes.machines import machine
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -40,6 +44,33 @@ def test_a_machine_is_recorded_and_replayed(make_daemon: Callable[..., Daemon], 
     assert there["memory_total_mb"] == here["memory_total_mb"]
     assert there["cpu_cores"] == here["cpu_cores"]
     assert there["details"]["gpu"]["value"] == here["details"]["gpu"]["value"]
+
+
+@pytest.mark.parametrize("columns", ["80", "140"])
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "the same without its driver",
+            ["present ✓ → driver bound → permitted → usable", "no driver is bound: install or load nvidia"],
+        ),
+        ("Coral on USB before its firmware", ["present ✓ → driver bound ✓ → permitted ✓ → usable"]),
+        (
+            "Core Ultra laptop",
+            ["held back: thermal", "80 %, Not charging", "8.0 GiB of 16.0 GiB available", "TCPU 58 °C"],
+        ),
+        ("sensors that say what cannot be", ["cpu0-thermal no answer"]),
+        ("MacBook with Apple silicon", ["Apple Neural Engine (16 cores)", "64 %, Discharging", "9 % busy"]),
+    ],
+)
+def test_what_is_missing_and_how_to_mend_it(
+    make_daemon: Callable[..., Daemon], folder: Path, name: str, lines: list[str], columns: str
+) -> None:
+    given = machine(folder / "machine", name)
+    done = make_daemon().xybridd("device", "--root", given.root, env={"COLUMNS": columns})
+    assert done.returncode == 0, done.stderr
+    assert [line for line in lines if line not in done.stdout] == []
+    assert max(len(line.rstrip()) for line in done.stdout.splitlines()) <= int(columns)
 
 
 def test_what_is_no_recorded_tree_is_said(make_daemon: Callable[..., Daemon], folder: Path) -> None:

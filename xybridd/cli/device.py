@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from xybridd.cli.output import call, console, daemon, json_option, on_terminal, print_json, size
+from xybridd.cli.output import call, console, daemon, json_option, on_terminal, print_json
 
 if TYPE_CHECKING:
-    from rich.console import Group
-
     from xybridd.core.capabilities import DeviceState
     from xybridd.probes.tree import Tree
 
@@ -45,7 +43,7 @@ def device(ctx: click.Context, *, watch: bool, explain: bool, root: Path | None,
         if as_json:
             print_json(shown)
         else:
-            console().print(_page(shown, advice))
+            _print(shown, advice)
         return
     from xybridd.cli.recording import unpacked
 
@@ -56,7 +54,7 @@ def device(ctx: click.Context, *, watch: bool, explain: bool, root: Path | None,
         looked = [{"path": each.path, "said": each.said} for each in tree.looked]
         print_json(shown | ({"looked": looked} if explain else {}))
         return
-    console().print(_page(shown, None))
+    _print(shown, None)
     if explain:
         for each in tree.looked:
             click.echo(f"{each.path}: {each.said}")
@@ -96,7 +94,7 @@ def _tell(now: dict[str, Any], *, as_json: bool) -> None:
         return
     if on_terminal():
         click.clear()
-    console().print(_page(now["capabilities"], now["advice"]))
+    _print(now["capabilities"], now["advice"])
 
 
 @device.command()
@@ -127,74 +125,10 @@ def record(out: Path, root: Path | None) -> None:
     click.echo(f"{out}: {count} files; replay it with: xybridd device --root {out}")
 
 
-# How it looks
+def _print(shown: dict[str, Any], advice: dict[str, Any] | None) -> None:
+    from xybridd.cli.device_page import advice_line, page
 
-
-def _page(shown: dict[str, Any], advice: dict[str, Any] | None) -> Group:
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("", "what was found", "sure", "from"):
-        table.add_column(title, overflow="fold")
-    for name, reading in shown["details"].items():
-        for number, line in enumerate(_lines(name, reading)):
-            first = number == 0
-            table.add_row(
-                name.replace("_", " ") if first else "",
-                escape(line),
-                reading["confidence"] if first else "",
-                f"[dim]{escape(reading['source'] or '')}[/]" if first else "",
-            )
-    parts: list[Any] = [table]
+    out = console()
+    out.print(page(shown["details"], out.width))
     if advice is not None:
-        throttle = "[red]slow down[/]" if advice["should_throttle"] else "[green]no need to slow down[/]"
-        reasons = f" [dim]({escape('; '.join(advice['reasons']))})[/]" if advice["reasons"] else ""
-        parts += ["", f"advice: {throttle}, prefer the {advice['prefer']}{reasons}"]
-    return Group(*parts)
-
-
-def _lines(name: str, reading: dict[str, Any]) -> list[str]:
-    value, reason = reading["value"], reading.get("reason")
-    if value is None:
-        text = "unknown" if reading["confidence"] == "unknown" else "none"
-        return [f"{text}: {reason}" if reason else text]
-    if isinstance(value, list):
-        return [line for each in value for line in _entry(each)]
-    if isinstance(value, dict):
-        return _entry(value) or ["none"]
-    if name == "cpu_usage_percent":
-        return [f"{value:.0f} %"]
-    return [str(value) if value != "" else "none"]
-
-
-#: A list within an entry, such as the sensors of the chip, is shown up to here; ``--json`` has all of it.
-_MOST_SHOWN = 8
-
-
-def _entry(entry: dict[str, Any]) -> list[str]:
-    """What is known of one thing: a line, and one for each of what it is made of."""
-    parts = [str(entry[key]) for key in ("name", "vendor") if entry.get(key)]
-    below = []
-    for key, value in entry.items():
-        label = key.removesuffix("_bytes").removesuffix("_percent").replace("_", " ")
-        if key in {"name", "vendor"} or value is None or value is False or value in ("", [], {}):
-            continue
-        if isinstance(value, list):
-            if all(isinstance(each, dict) for each in value):
-                below += [f"  {line}" for each in value[:_MOST_SHOWN] for line in _entry(each)]
-            else:
-                parts.append(f"{label}: {', '.join(map(str, value))}")
-        elif isinstance(value, dict):
-            inner = ", ".join(_entry(value))
-            parts += [f"{label}: {inner}"] if inner else []
-        elif key.endswith("_bytes"):
-            parts.append(f"{label} {size(value)}")
-        elif key.endswith("_percent"):
-            parts.append(f"{label} {value:.0f} %")
-        elif key.endswith("_c"):
-            parts.append(f"{label.removesuffix(' c')} {value:g} °C")
-        else:
-            parts.append(label if value is True else f"{label} {value}")
-    return ([", ".join(parts)] if parts else []) + below
+        out.print("", advice_line(advice), sep="\n")
