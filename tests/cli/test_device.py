@@ -52,9 +52,9 @@ def test_a_machine_is_recorded_and_replayed(make_daemon: Callable[..., Daemon], 
     [
         (
             "the same without its driver",
-            ["present ✓ → driver bound → permitted → usable", "no driver is bound: install or load nvidia"],
+            ["present ✓ → driver → permitted → usable", "no driver is bound: install or load nvidia"],
         ),
-        ("Coral on USB before its firmware", ["present ✓ → driver bound ✓ → permitted ✓ → usable"]),
+        ("Coral on USB before its firmware", ["present ✓ → driver ✓ → permitted ✓ → usable"]),
         (
             "Core Ultra laptop",
             ["held back: thermal", "80 %, Not charging", "8.0 GiB of 16.0 GiB available", "TCPU 58 °C"],

@@ -22,7 +22,7 @@ _COLOURS = {"high": "green", "medium": "yellow", "low": "yellow", "unknown": "re
 #: Narrower than this, where a value came from stands below it.
 _WIDE = 110
 
-_STAGES = ("present", "driver bound", "permitted", "usable")
+_STAGES = ("present", "driver", "permitted", "usable")
 
 #: Of the sensors of a chip with many, so many are shown; ``--json`` has all of them.
 _MOST_SHOWN = 8
@@ -87,7 +87,7 @@ def _gpu(gpu: Entry) -> list[str]:
     lines += _joined(*(escape(gpu[key]) for key in ("driver", "device") if gpu[key]), _bus(gpu))
     lines += _joined(
         memory,
-        "shares the machine's memory" if gpu["unified"] else None,
+        "shared memory" if gpu["unified"] else None,
         None if busy is None else f"{busy:.0f} % busy",
         None if gpu["temperature_c"] is None else f"{gpu['temperature_c']:.0f} °C",
         None if gpu["power_w"] is None else f"{gpu['power_w']:.1f} W",
@@ -110,7 +110,7 @@ def _npu(npu: Entry) -> list[str]:
 
 def _stage(entry: Entry) -> list[str]:
     """How far it got, and what would take it further."""
-    stage = str(entry["stage"]).replace("_", " ")
+    stage = str(entry["stage"]).removesuffix("_bound")
     if stage == _STAGES[-1]:
         return ["  [green]usable[/]"]
     reached = _STAGES.index(stage) + 1 if stage in _STAGES else 1

@@ -72,7 +72,7 @@ def judge(gpus: list[Gpu], doubts: list[str], problems: list[str], now_s: float,
 
 def read_with(tree: Tree, now_s: float, load: Callable[[], Any] | None) -> dict[str, Reading]:
     """As `read_gpu`, with what imports NVML's binding; None where NVML is not of the machine that is read."""
-    hardware = find_gpus(tree)
+    hardware = find_gpus(tree, now_s)
     gpus = with_nvml(hardware.gpus, tree.permitted, load)
     looked = bool(gpus) or tree.exists("/sys/class") or tree.exists("/sys/bus")
     return {

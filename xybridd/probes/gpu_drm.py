@@ -214,7 +214,7 @@ def stage_of(node: str | None, *, there: bool, permitted: bool) -> tuple[Stage, 
     return Stage.USABLE, None
 
 
-def find_gpus(tree: Tree) -> Hardware:
+def find_gpus(tree: Tree, now_s: float) -> Hardware:
     """Every GPU of the machine, in the order of its cards, then of the bus."""
     listed = tree.listing(DRM)
     names = listed.value or []
@@ -227,7 +227,7 @@ def find_gpus(tree: Tree) -> Hardware:
     chosen = [card for card in cards if is_gpu(card, renders=card.key in nodes)]
     for card in chosen:
         node = nodes.get(card.key or "") or _only_node(tree, nodes, alone=len(chosen) == 1)
-        gpus.append(_gpu_of(tree, card, node, problems))
+        gpus.append(_gpu_of(tree, card, node, problems, now_s))
     doubts += [card.problem for card in cards if card.problem is not None]
     gpus += _without_card(tree, devices, {card.bus for card in chosen}, cards)
     gpus = _with_devfreq(tree, gpus)
@@ -281,7 +281,7 @@ def _only_node(tree: Tree, nodes: dict[str, str], *, alone: bool) -> str | None:
     return free[0] if len(free) == 1 else None
 
 
-def _gpu_of(tree: Tree, card: Card, node: str | None, problems: list[str]) -> Gpu:
+def _gpu_of(tree: Tree, card: Card, node: str | None, problems: list[str], now_s: float) -> Gpu:
     vendor, family = SOC_DRIVERS.get(card.driver or "", (VENDORS.get(card.vendor_id), ""))
     vendor = vendor or PCI_DRIVERS.get(card.driver or "")
     if card.bus is not None or not family:
@@ -299,7 +299,7 @@ def _gpu_of(tree: Tree, card: Card, node: str | None, problems: list[str]) -> Gp
     )  # fmt: skip
     if card.asleep:
         return gpu
-    figures, met = figures_of(tree, card.driver, f"{DRM}/{card.name}", card.bus, card.device_id)
+    figures, met = figures_of(tree, card.driver, f"{DRM}/{card.name}", card.bus, card.device_id, now_s)
     problems += met
     return msgspec.structs.replace(gpu, **figures)
 
