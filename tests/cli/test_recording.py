@@ -272,6 +272,24 @@ def test_files_alone_without_any_link_are_enough(tmp_path: Path, name: str) -> N
     assert told.readings["npu"] == was.readings["npu"]
 
 
+def test_batteries_by_their_uevents_alone(tmp_path: Path) -> None:
+    state = read_all(
+        tree(
+            tmp_path,
+            common(),
+            {
+                "/sys/class/power_supply/BAT0/uevent": "POWER_SUPPLY_NAME=BAT0\nPOWER_SUPPLY_TYPE=Battery\n"
+                "POWER_SUPPLY_STATUS=Discharging\nPOWER_SUPPLY_PRESENT=1\nPOWER_SUPPLY_ENERGY_NOW=20000000\n"
+                "POWER_SUPPLY_ENERGY_FULL=50000000\nPOWER_SUPPLY_CAPACITY=40",
+                "/sys/class/power_supply/AC/uevent": "POWER_SUPPLY_TYPE=Mains\nPOWER_SUPPLY_ONLINE=0",
+            },
+        ),
+        1.0,
+    )
+    assert state.capabilities.battery_level == 40
+    assert state.readings["power_source"].value == "battery"
+
+
 def _member(name: str, kind: bytes = tarfile.REGTYPE, *, link: str = "", content: bytes = b"") -> Any:
     member = tarfile.TarInfo(name)
     member.type, member.linkname, member.size = kind, link, len(content)

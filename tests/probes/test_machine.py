@@ -11,6 +11,7 @@ from tests.probes.given import FOLDER, Link, tree
 from xybridd.core.capabilities import Confidence
 from xybridd.probes.cpu import read_cores_of, read_cpu
 from xybridd.probes.memory import read_memory
+from xybridd.probes.metered import Metered
 from xybridd.probes.network import read_network
 from xybridd.probes.platform import read_platform
 from xybridd.probes.recorded import RecordedTree, open_tree
@@ -101,6 +102,14 @@ def test_the_processors_that_a_process_may_use(
         ({"/proc/cpuinfo": "processor\t: 0\nmodel name\t: x\n\nprocessor\t: 1"}, 2),
         ({"/proc/stat": "cpu 1\ncpu0 1", "/sys/devices/system/cpu/online": "0-3"}, 1),
         ({"/proc/stat": "", "/sys/devices/system/cpu/online": "junk"}, None),
+        (
+            {
+                "/sys/devices/system/cpu/cpu0/topology/core_id": 0,
+                "/sys/devices/system/cpu/cpu1/topology/core_id": 1,
+                "/sys/devices/system/cpu/cpufreq/boost": 1,
+            },
+            2,
+        ),
     ],
 )
 def test_cores_are_counted_wherever_they_are_listed(
@@ -161,7 +170,10 @@ def test_without_the_files_the_route_is_unknown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
 @pytest.mark.parametrize("root", [Path("/"), None], ids=["this machine", "an empty tree"])
-def test_a_probe_reads_what_it_declares_and_nothing_else(tmp_path: Path, probe: Any, root: Path | None) -> None:
+def test_a_probe_reads_what_it_declares_and_nothing_else(
+    tmp_path: Path, probe: Any, root: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xybridd.probes.network._METERED", Metered())
     readings = probe.read(open_tree(root or tmp_path), 1.0)
     assert set(readings) == {quantity.name for quantity in probe.quantities}
     assert all(reading.taken_s == 1.0 for reading in readings.values())

@@ -35,6 +35,7 @@ def parse_cpuinfo(text: str) -> int:
     return len(re.findall(r"^processor\s*:", text, re.MULTILINE))
 
 
+_CPUS = "/sys/devices/system/cpu"
 #: Not every recording has all of these.
 _CORES = (
     ("/proc/stat", parse_cores),
@@ -72,6 +73,9 @@ def _read_cores(tree: Tree, now_s: float) -> Reading:
         if count := parse(found.value or ""):
             return sure(count, now_s, path)
         problems += [found.problem] if found.problem else []
+    listed = sum(re.fullmatch(r"cpu\d+", name) is not None for name in tree.names(_CPUS))
+    if listed:
+        return Reading(listed, Confidence.MEDIUM, _CPUS, now_s, "some may be off")
     return unknown(now_s, "; ".join(problems) or "no /proc/stat")
 
 

@@ -231,7 +231,7 @@ def find_gpus(tree: Tree, now_s: float) -> Hardware:
     doubts += [card.problem for card in cards if card.problem is not None]
     gpus += _without_card(tree, devices, {card.bus for card in chosen}, cards)
     gpus = _with_devfreq(tree, gpus)
-    if not gpus and tree.exists("/dev/dxg"):
+    if not gpus and (tree.exists("/dev/dxg") or tree.exists("/sys/class/misc/dxg")):
         gpus.append(_of_windows(tree))
     return Hardware(gpus, doubts, problems)
 

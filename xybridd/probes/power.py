@@ -19,6 +19,7 @@ import msgspec
 
 from xybridd.core.capabilities import Confidence, Reading
 from xybridd.probes.macos import ioreg_entries
+from xybridd.probes.pci import parse_uevent
 from xybridd.probes.probe import Probe, Quantity, none_there, sure, unknown
 
 if TYPE_CHECKING:
@@ -213,46 +214,61 @@ def _can_be(attribute: str, value: int) -> bool:
     return abs(value) <= _MOST and (value >= 0 or not attribute.startswith(("energy", "charge")))
 
 
-def read_supply(tree: Tree, name: str) -> Supply:
-    """All that matters of one supply. An attribute that cannot be read costs itself alone, and is a problem."""
-    folder = f"{_SUPPLIES}/{name}"
-    problems: list[str] = []
+class _SupplyFiles:
+    """The attributes of one supply. One that cannot be read costs itself alone, and is a problem."""
 
-    def text(attribute: str) -> str:
-        found = tree.text(f"{folder}/{attribute}")
+    def __init__(self, tree: Tree, name: str) -> None:
+        self.folder = f"{_SUPPLIES}/{name}"
+        self.problems: list[str] = []
+        self._tree = tree
+        # Some recordings have that alone. Of this machine it is not read: it asks the battery for all it can tell.
+        self._uevent = {} if tree.live else parse_uevent(tree.text(f"{self.folder}/uevent").value or "")
+
+    def _told(self, attribute: str) -> str:
+        return self._uevent.get(f"POWER_SUPPLY_{attribute.upper()}", "")
+
+    def text(self, attribute: str) -> str:
+        found = self._tree.text(f"{self.folder}/{attribute}")
         if found.problem:
-            problems.append(found.problem)
-        return found.value or ""
+            self.problems.append(found.problem)
+        return found.value or self._told(attribute)
 
-    def number(attribute: str) -> int | None:
-        found = tree.number(f"{folder}/{attribute}")
-        problem = found.problem
-        if found.value is not None and not _can_be(attribute, found.value):
+    def number(self, attribute: str) -> int | None:
+        found = self._tree.number(f"{self.folder}/{attribute}")
+        value, problem = found.value, found.problem
+        if value is None and problem is None and re.fullmatch(r"-?\d{1,20}", self._told(attribute)):
+            value = int(self._told(attribute))
+        if value is not None and not _can_be(attribute, value):
             problem = f"{found.path}: cannot be"
         if problem:
-            problems.append(problem)
+            self.problems.append(problem)
             return None
-        return found.value
+        return value
 
-    kind = text("type")
-    if not kind and not problems and tree.names(folder):
-        problems.append(f"{folder}/type: not there")
+
+def read_supply(tree: Tree, name: str) -> Supply:
+    """All that matters of one supply."""
+    files = _SupplyFiles(tree, name)
+    kind = files.text("type")
+    if not kind and not files.problems and tree.names(files.folder):
+        files.problems.append(f"{files.folder}/type: not there")
     if not _TYPES.match(kind):
-        problems += [f"{folder}/type: no type of supply: {kind[:40]!r}"] if kind else []
-        return Supply(name, "", problems=tuple(problems))
-    status, scope = text("status"), text("scope")
+        files.problems += [f"{files.folder}/type: no type of supply: {kind[:40]!r}"] if kind else []
+        return Supply(name, "", problems=tuple(files.problems))
+    status, scope = files.text("status"), files.text("scope")
     numbers: dict[str, int] = {}
     if kind == "Battery":
-        numbers = {each: value for each in _NUMBERS if (value := number(each)) is not None}
+        numbers = {each: value for each in _NUMBERS if (value := files.number(each)) is not None}
+    present, online = files.number("present"), files.number("online")
     return Supply(
         name,
         kind[:32],
         scope=scope[:32],
-        present=number("present") != 0,
-        online=number("online"),
+        present=present != 0,
+        online=online,
         status=status if status in _STATUSES else "Unknown",
         numbers=numbers,
-        problems=tuple(problems),
+        problems=tuple(files.problems),
     )
 
 
@@ -375,13 +391,8 @@ def read_power_macos(tree: Tree, now_s: float) -> dict[str, Reading]:
     }
 
 
-POWER = Probe(
-    "power",
-    (
-        Quantity("battery", "percent", "table"),
-        Quantity("power_source", "", "state"),
-        Quantity("power_profile", "", "state"),
-    ),
-    read_power,
-    limit_s=2.0,  # a battery behind an embedded controller answers slowly
-)
+_QUANTITIES = (
+    Quantity("battery", "percent", "table"), Quantity("power_source", "", "state"), Quantity("power_profile", "", "state")
+)  # fmt: skip
+#: A battery behind an embedded controller answers slowly.
+POWER = Probe("power", _QUANTITIES, read_power, limit_s=2.0)
