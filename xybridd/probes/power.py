@@ -392,7 +392,8 @@ def read_power_macos(tree: Tree, now_s: float) -> dict[str, Reading]:
 
 
 _QUANTITIES = (
-    Quantity("battery", "percent", "table"), Quantity("power_source", "", "state"), Quantity("power_profile", "", "state")
-)  # fmt: skip
+    Quantity("battery", "percent", "table"),
+    *(Quantity(name, "", "state") for name in ("power_source", "power_profile")),
+)
 #: A battery behind an embedded controller answers slowly.
 POWER = Probe("power", _QUANTITIES, read_power, limit_s=2.0)
