@@ -27,6 +27,7 @@ _COMMANDS = {
     "sessions": "Look at what was recorded.",
     "record": "Record from a shell.",
     "device": "What this device is, how sure that is, and from where.",
+    "advice": "What an app had better do now, and why.",
     "config": "Look at the configuration.",
     "receive": "Receive exports here, to see what a device sends.",
 }
