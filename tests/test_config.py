@@ -50,6 +50,7 @@ DEFAULTS: dict[str, Any] = {
     "otlp.headers_file": None,
     "file.path": None,
     "log.level": "info",
+    "log.format": "auto",
 }
 
 

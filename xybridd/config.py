@@ -144,12 +144,21 @@ class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _Level = Literal["debug", "info", "warning", "error"]
 
+_Format = Literal["auto", "plain", "json"]
+
 #: msgspec says only that the value is none of an enum's.
-_LEVELS_EXPECTED = f"expected one of {', '.join(get_args(_Level))}"
+_EXPECTED = {
+    "log.level": f"expected one of {', '.join(get_args(_Level))}",
+    "log.format": f"expected one of {', '.join(get_args(_Format))}",
+}
 
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Annotated[_Level, _says("the least that is logged", live=True)] = "info"
+    format: Annotated[
+        _Format,
+        _says("how: auto (for the journal, a terminal or a file, as it is), plain, or json (an object a line)"),
+    ] = "auto"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -202,7 +211,7 @@ def parse(text: str, path: Path) -> Loaded:
         expected, _, place = str(error).partition(" - at `$")
         key = place.rstrip("`").lstrip(".") or "the file"
         shown = _value_at(tables, key)
-        expected = _LEVELS_EXPECTED if key == "log.level" else expected[:1].lower() + expected[1:]
+        expected = _EXPECTED.get(key, expected[:1].lower() + expected[1:])
         raise ConfigError(f"{path}: {key} = {shown}: {expected}") from error
     return Loaded(config, str(path), warnings)
 

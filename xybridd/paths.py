@@ -34,9 +34,10 @@ def client_sockets() -> tuple[Path, ...]:
     return (Path(named),) if named else (user_socket(), SYSTEM_SOCKET)
 
 
-def daemon_socket(configured: str | None) -> Path:
+def named_socket(configured: str | None) -> Path | None:
+    """Where the daemon is told to listen; None when it is not told."""
     named = os.environ.get("XYBRIDD_SOCKET") or configured
-    return Path(named).expanduser() if named else user_socket()
+    return Path(named).expanduser() if named else None
 
 
 def data_folder(configured: str | None) -> Path:

@@ -12,20 +12,22 @@ import logging
 import os
 import signal
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from xybridd import __version__
 from xybridd.config import Config, keys, load
 from xybridd.core.registry import Lifetimes
 from xybridd.core.session import SessionLimits
-from xybridd.daemon import lifecycle
+from xybridd.daemon import lifecycle, logs
+from xybridd.daemon.handed import handed_over
 from xybridd.daemon.listener import Listener
 from xybridd.daemon.reply import Services
 from xybridd.daemon.scheduler import Scheduler
 from xybridd.daemon.server import Server
 from xybridd.daemon.targets import settings_of
 from xybridd.errors import ConfigError
-from xybridd.paths import daemon_socket, data_folder
+from xybridd.paths import data_folder, named_socket, user_socket
 from xybridd.probes.events import KernelEvents
 from xybridd.services.clock import SystemClock
 from xybridd.services.device import Device
@@ -54,7 +56,7 @@ _LAST_ANSWERS_S = 0.5
 
 def run(loaded: Loaded, config_name: str | None) -> None:
     """Run the daemon in the foreground until SIGTERM or SIGINT. Raises StartError."""
-    lifecycle.start_logging(loaded.config.log.level)
+    logs.start_logging(loaded.config.log.level, loaded.config.log.format)
     for warning in loaded.warnings:
         log.warning("%s", warning)
     os.umask(0o077)
@@ -79,6 +81,7 @@ class _Daemon:
         self.config_name = config_name
         self.clock = SystemClock()
         self.stop = asyncio.Event()
+        self.manager = lifecycle.Manager()
         self._reloading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -88,7 +91,7 @@ class _Daemon:
             loop.add_signal_handler(number, self.stop.set)
         folder = data_folder(config.storage.path)
         store = Store(folder, loop)
-        listener = Listener(daemon_socket(config.socket.path), int(config.socket.mode, 8))
+        listener = self._listener()
         store.lock()
         sock = listener.bind()
         try:
@@ -98,7 +101,7 @@ class _Daemon:
             await parts.recorder.resume()
             await parts.server.listen(sock)
             loop.add_signal_handler(signal.SIGHUP, self._hang_up, parts)
-            lifecycle.tell_systemd_ready()
+            self.manager.say_ready(f"listens at {listener.path}")
             log.info(
                 "ready: xybridd %s (pid %d) listens at %s, keeps %s",
                 __version__,
@@ -107,7 +110,7 @@ class _Daemon:
                 folder,
             )
             scheduler = parts.scheduler
-            scheduler.start()
+            scheduler.start(self.manager.alive_every_s(), partial(self._show_life, store))
             events = KernelEvents()
             events.open()
             for each in events.sockets:
@@ -117,6 +120,7 @@ class _Daemon:
             gc.freeze()
             await self.stop.wait()
             log.info("stopping")
+            self.manager.say("stopping")
             scheduler.stop()
             for each in events.sockets:
                 loop.remove_reader(each)
@@ -127,6 +131,21 @@ class _Daemon:
             with suppress(TimeoutError):
                 await asyncio.wait_for(store.close(), _LAST_ANSWERS_S)
         log.info("stopped")
+
+    def _listener(self) -> Listener:
+        """Where it is told to listen, else the socket that was handed over, else the user's own."""
+        named, handed = named_socket(self.config.socket.path), handed_over()
+        if handed is not None and named is not None and str(named) != handed.getsockname():
+            log.warning("it is told to listen at %s: the socket of the service manager is left alone", named)
+            handed.close()
+        elif handed is not None:
+            return Listener.taking(handed)
+        return Listener(named or user_socket(), int(self.config.socket.mode, 8))
+
+    async def _show_life(self, store: Store) -> None:
+        """That the event loop runs shows by this being called; that the database thread does, by its answer."""
+        await store.ping()
+        self.manager.say_alive()
 
     def _build(self, loop: asyncio.AbstractEventLoop, store: Store, folder: Path) -> _Parts:
         """Everything between the disk and the socket."""
@@ -237,7 +256,7 @@ class _Daemon:
         recorder.lifetimes = _lifetimes(config)
         retention.retention_days = config.storage.retention_days
         retention.quota_bytes = int(config.storage.quota_mib * 2**20)
-        lifecycle.set_log_level(config.log.level)
+        logs.set_log_level(config.log.level)
         applied = [key.name for key in changed if key.live]
         log.info("config read again; applied: %s", ", ".join(applied) or "nothing new")
         if waiting:

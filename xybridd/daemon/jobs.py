@@ -44,7 +44,7 @@ class Jobs(AsyncIOScheduler):  # type: ignore[misc] # APScheduler 3 has no types
         """Run `job` every `interval_s`, for the first time in `first_in_s`; a missed run is made up for."""
         self.add_job(
             job,
-            IntervalTrigger(seconds=int(interval_s), timezone=UTC),
+            IntervalTrigger(seconds=interval_s, timezone=UTC),
             id=name,
             name=name,
             next_run_time=datetime.now(UTC) + timedelta(seconds=first_in_s),

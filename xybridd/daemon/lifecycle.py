@@ -1,20 +1,22 @@
-"""What the operating system asks of a daemon: identity, limits, logging, and telling systemd."""
+"""What the operating system asks of a daemon: identity, limits, and word to the service manager."""
 
 from __future__ import annotations
 
 import logging
 import os
 import resource
-import sys
-import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from systemd_watchdog.systemd_watchdog import WatchDog
 
 from xybridd.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
@@ -63,29 +65,31 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-class _UtcFormatter(logging.Formatter):
-    converter = staticmethod(time.gmtime)
-    default_msec_format = "%s.%03dZ"
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
+class Manager:
+    """The service manager, as far as it wants to hear from us; without one nothing is said."""
 
+    def __init__(self) -> None:
+        self._systemd = WatchDog()
 
-def start_logging(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_UtcFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    set_log_level(level)
+    def say_ready(self, status: str) -> None:
+        self._say(self._systemd.ready)
+        self.say(status)
 
+    def say(self, status: str) -> None:
+        """What ``systemctl status`` shows."""
+        self._say(lambda: self._systemd.status(status))
 
-def set_log_level(level: str) -> None:
-    logging.getLogger().setLevel(level.upper())
-    # APScheduler logs every run of every job at info.
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    def say_alive(self) -> None:
+        self._say(self._systemd.notify)
 
+    def alive_every_s(self) -> float | None:
+        """How often it wants to hear that we live: half of ``WatchdogSec``; None when it does not watch."""
+        if not self._systemd.is_enabled or not os.environ.get("WATCHDOG_USEC", "").isdigit():
+            return None
+        return self._systemd.timeout_td.total_seconds() / 2
 
-def tell_systemd_ready() -> None:
-    """Does nothing where systemd did not start this process and wait for it."""
-    try:
-        WatchDog().ready()
-    except OSError as error:
-        log.warning("systemd could not be told that the daemon is ready: %s", error)
+    def _say(self, what: Callable[[], None]) -> None:
+        try:
+            what()
+        except OSError as error:
+            log.warning("the service manager could not be told: %s", error)

@@ -1,4 +1,7 @@
-"""The socket's place in the file system: a stale file is replaced, a live one never."""
+"""The socket's place in the file system: a stale file is replaced, a live one never.
+
+One that the service manager holds is taken as it is, and left as it is: it goes on listening when we are gone.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,11 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from xybridd.errors import StartError
 from xybridd.paths import SUN_PATH_BYTES
 from xybridd.storage.lock import FileLock
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _ADVICE = "choose another place with XYBRIDD_SOCKET or [socket] path"
 
@@ -27,9 +27,19 @@ class Listener:
         self._mode = mode
         self._lock = FileLock(path.with_name(path.name + ".lock"), f"the socket {path}")
         self._inode: int | None = None
+        self._handed: socket.socket | None = None
+
+    @classmethod
+    def taking(cls, sock: socket.socket) -> Listener:
+        """A socket that was handed over."""
+        self = cls(Path(sock.getsockname()), 0)
+        self._handed = sock
+        return self
 
     def bind(self) -> socket.socket:
         """Raises StartError: the path is too long, somebody listens there, or something else lies there."""
+        if self._handed is not None:
+            return self._handed
         self._check_length()
         try:
             # Made for its owner alone; a folder that is there already keeps its mode, others may share it.

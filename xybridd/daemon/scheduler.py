@@ -12,6 +12,7 @@ from xybridd.services.device import BUSY_EVERY_S, IDLE_EVERY_S
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Awaitable, Callable
 
     from xybridd.core.capabilities import DeviceState
     from xybridd.daemon.jobs import Jobs
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Sessions end by themselves at most this much later than they should: one waking of an idle device a minute.
-SWEEP_EVERY_S = 60.0
+MINUTE_S = 60.0
 RETENTION_EVERY_S = 3600.0
 
 #: When nothing was recorded for so long, the device is read at leisure: an app that only waits costs no wakeups.
@@ -38,7 +39,8 @@ class Scheduler:
     """The daemon's jobs, each under its name.
 
     ``minute`` every minute: sessions whose time is up, snapshots, the aggregates of the minute; ``retention`` every
-    hour; ``device`` every ten seconds while records come or somebody watches; and a sweep when a producer is lost.
+    hour; ``device`` every ten seconds while records come or somebody watches; ``alive`` as often as the service manager
+    wants to see it; and a sweep when a producer is lost.
     """
 
     def __init__(
@@ -62,16 +64,20 @@ class Scheduler:
         self._retention = retention
         self._jobs: Jobs | None = None
 
-    def start(self) -> None:
+    def start(self, alive_every_s: float | None, show_life: Callable[[], Awaitable[None]]) -> None:
+        """``alive_every_s``: how often the service manager wants to see life, if it does."""
         from xybridd.daemon.jobs import Jobs  # noqa: PLC0415 - see above
 
         jobs = Jobs(self._clock)
         # On the full minute, as people count them.
-        to_full_s = SWEEP_EVERY_S - self._clock.wall_ms() / 1000 % SWEEP_EVERY_S
-        jobs.every("minute", SWEEP_EVERY_S, self._minute, first_in_s=to_full_s)
+        to_full_s = MINUTE_S - self._clock.wall_ms() / 1000 % MINUTE_S
+        jobs.every("minute", MINUTE_S, self._minute, first_in_s=to_full_s)
         # A device that is switched off often must come to its rarer jobs as well: the first run is soon.
-        jobs.every("retention", RETENTION_EVERY_S, self._retention.run, first_in_s=SWEEP_EVERY_S)
+        jobs.every("retention", RETENTION_EVERY_S, self._retention.run, first_in_s=MINUTE_S)
         jobs.every("device", BUSY_EVERY_S, self._sample, first_in_s=BUSY_EVERY_S)
+        if alive_every_s is not None:
+            # With the minute where that is often enough: an idle device is not woken for it.
+            jobs.every("alive", min(alive_every_s, MINUTE_S), show_life, first_in_s=min(alive_every_s, to_full_s))
         jobs.start()
         self._jobs = jobs
 

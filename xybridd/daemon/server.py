@@ -277,7 +277,11 @@ class Server:
 
     async def listen(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_unix_server(lambda: Connection(self), sock=sock, backlog=_BACKLOG)
+        # From 3.13 on asyncio would take the socket's file away; that is for the listener, or the service manager.
+        left_alone: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        self._listener = await loop.create_unix_server(
+            lambda: Connection(self), sock=sock, backlog=_BACKLOG, **left_alone
+        )
 
     def opened(self, connection: Connection) -> WireError | None:
         """Take note of a connection; why it cannot stay, if it cannot."""

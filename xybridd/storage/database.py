@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from xybridd.errors import CorruptDatabase, StartError, StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 TABLES = (
     "session",
@@ -85,6 +88,7 @@ def open_sound(path: Path, *, check: bool) -> sqlite3.Connection:
     try:
         if check:
             quick_check(connection)
+        _keep_older(connection, path)
         migrate(connection)
         for table, columns in _schema().items():
             if [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] != columns:
@@ -131,6 +135,31 @@ def refuse_newer(path: Path) -> None:
             f"the database {path} was written by a newer xybridd (its format is {version}, this one knows {newest}); "
             f"it was left untouched: install that version again, or give this one another XYBRIDD_DATA_DIR"
         )
+
+
+def backups(path: Path) -> list[Path]:
+    """Copies of the database as it was before a migration."""
+    return sorted(path.parent.glob(f"{path.name}.version-*[0-9]"))
+
+
+def _keep_older(connection: sqlite3.Connection, path: Path) -> None:
+    """A copy of what is about to be migrated, to go back to; a full disk does not keep us from starting without."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if not 0 < version < migrations()[-1][0]:
+        return
+    copy = path.with_name(f"{path.name}.version-{version}")
+    draft = copy.with_name(f"{copy.name}.new")
+    try:
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        with closing(sqlite3.connect(draft)) as into:
+            connection.backup(into)
+        draft.replace(copy)
+        log.info("the database is of an older version (%d) and is migrated; a copy is kept as %s", version, copy)
+    except (OSError, sqlite3.Error) as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        log.warning("no copy of the older database could be kept: %s", error)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

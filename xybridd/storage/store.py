@@ -14,7 +14,7 @@ import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
 from xybridd.storage import minutes, outbox, rows
-from xybridd.storage.database import overwrite_deleted, wrapped
+from xybridd.storage.database import backups, overwrite_deleted, wrapped
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
 from xybridd.worker import Worker
@@ -107,6 +107,9 @@ class Store:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+                for copy in backups(self.path):  # this version has run and ended as it should
+                    with suppress(OSError):
+                        copy.unlink(missing_ok=True)
 
         await self._thread.run(job)
         self._thread.stop()
@@ -122,6 +125,10 @@ class Store:
                 self._give_back()
 
         await self._thread.run(job)
+
+    async def ping(self) -> None:
+        """Returns when the database thread has come to it: it lives."""
+        await self._thread.run(lambda: None)
 
     async def transact(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Anything else in one transaction of its own, on disk when this returns."""
@@ -144,7 +151,7 @@ class Store:
                 unsent = connection.execute("SELECT id FROM outbox WHERE kind != 'deletion'").fetchall()
                 outbox.remove(connection, [row[0] for row in unsent], "forget")
                 connection.execute("DELETE FROM sample")
-            for aside in self._folder.glob(f"{DATABASE_NAME}.damaged-*"):
+            for aside in (*self._folder.glob(f"{DATABASE_NAME}.damaged-*"), *backups(self.path)):
                 aside.unlink(missing_ok=True)
 
         await self._thread.run(job)
