@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from xybridd.cli.device_history import history
 from xybridd.cli.output import call, console, daemon, json_option, on_terminal, print_json, size
 from xybridd.errors import XybriddError
 
@@ -129,6 +130,9 @@ def _tell(now: dict[str, Any], *, as_json: bool) -> None:
     if on_terminal():
         click.clear()
     console().print(_page(now["capabilities"], now["advice"]))
+
+
+device.add_command(history)
 
 
 @device.command()

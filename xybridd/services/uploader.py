@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from xybridd.core.advice import LOW_BATTERY
-from xybridd.core.delivery import TAKES, Job, SinkName
+from xybridd.core.delivery import TAKES, Job, SinkName, Target, shown_url
 from xybridd.core.holding import facts_of
 from xybridd.core.outbox import Tally
 from xybridd.services.lane import Lane, Sender, Settings, SinkState, UploadContext
@@ -122,8 +122,7 @@ class Uploader:
                 )
             )
             if batch is not None:
-                target = msgspec.structs.replace(lane.target, key=None, headers={})
-                out.append(msgspec.to_builtins(Job(target, batch.key, batch.items, batch.again)))
+                out.append(msgspec.to_builtins(Job(_shown(lane.target), batch.key, batch.items, batch.again)))
         return out
 
     async def status(self) -> dict[str, Any]:
@@ -144,6 +143,12 @@ class Uploader:
                 sink: tally for sink, tally in ledger.items() if sink not in self.lanes and tally["queued"]
             },
         }
+
+
+def _shown(target: Target) -> Target:
+    """Without its secrets."""
+    endpoint = target.endpoint if target.sink == "file" else shown_url(target.endpoint)
+    return msgspec.structs.replace(target, endpoint=endpoint, key=None, headers={})
 
 
 def _state_from(text: str | None) -> SinkState:
