@@ -209,10 +209,10 @@ def _sum_up(drains: list[_Drain], after: dict[str, Any], *, as_json: bool) -> in
     if not drains:
         out.print("nothing waits to be sent")
     for each in drains:
-        out.print(f"[{'red' if each.failure else 'green'}]●[/] {each.sink}: {each.delivered:,} delivered", end="")
+        line = f"[{'red' if each.failure else 'green'}]●[/] {each.sink}: {each.delivered:,} delivered"
         if each.dead:
-            out.print(f", [red]{each.dead:,} refused for good[/], see: xybridd upload dead list", end="")
+            line += f", [red]{each.dead:,} refused for good[/], see: xybridd upload dead list"
         if each.failure:
-            out.print(f", {each.left:,} left: {plain(each.failure)}", end="")
-        out.print()
+            line += f", {each.left:,} left: {plain(each.failure)}"
+        out.print(line)
     return int(ill)

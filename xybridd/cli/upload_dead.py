@@ -16,7 +16,7 @@ _all = click.option("--all", "all_", is_flag=True, help="All of them.")
 
 @click.group()
 def dead() -> None:
-    """Exports that a sink refused for good: read them, send them again, or drop them."""
+    """Exports that a sink refused for good: read, replay or drop them."""
 
 
 @dead.command("list")

@@ -45,6 +45,8 @@ def page(upload: dict[str, Any], config_path: str) -> Group:
     colour = {"on": "green", "paused": "yellow"}.get(state, "dim")
     reason = f": {plain(upload['reason'])}" if upload["reason"] and not upload["problems"] else ""
     parts: list[Any] = [Text.from_markup(f"[{colour}]●[/] upload is [{colour}]{state}[/]{reason}")]
+    if state == "paused":
+        parts.append("It goes on with: xybridd upload resume")
     parts += [Text.from_markup(f"[red]{plain(problem)}[/]") for problem in upload["problems"]]
     if not upload["sinks"]:
         parts += ["Nothing leaves this device.", *_how_to_switch_on(config_path, upload["reason"] or "")]
@@ -63,7 +65,7 @@ def _block(sink: dict[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True, min_width=10)
     table.add_column(overflow="fold")
     table.add_row(f"[not dim bold]{sink['sink']}[/]", plain(sink["endpoint"]))
     colour = _COLOURS.get(sink["state"], "bold")
@@ -99,8 +101,6 @@ def _advice(sink: dict[str, Any]) -> list[str]:
     """What a person can do about it, each with a command."""
     advice = []
     match sink["state"]:
-        case "paused":
-            advice.append("to go on: xybridd upload resume")
         case "holding":
             advice.append(f"to send all the same: {_NOW}")
         case "blocked" | "retrying":
