@@ -21,14 +21,12 @@ import xybridd
 from tests.support import PATIENCE_S, until
 from tests.upload.given import KEY, broken, job, outcome, outcomes, target
 from xybridd.core.delivery import Outcome
-from xybridd.testing import Behaviour
+from xybridd.testing import Behaviour, Receiver
 from xybridd.upload.frames import framed, outcome_from
 from xybridd.upload.process import COMMAND, Sender, environment_from
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from xybridd.testing import Receiver
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="what /proc and prctl tell")
 
@@ -84,7 +82,7 @@ def test_without_work_it_ends_and_the_next_job_starts_another(receiver: Receiver
         assert (await sender.send(job(receiver.url))).status == 200
         assert sender.pid not in {None, first}
 
-    with_sender(use, idle_s=0.05)
+    with_sender(use, idle_s=0.2)
 
 
 def test_a_process_that_ends_just_when_a_job_comes_costs_no_job(receiver: Receiver) -> None:
@@ -96,7 +94,19 @@ def test_a_process_that_ends_just_when_a_job_comes_costs_no_job(receiver: Receiv
             assert pid is not None
             until(partial(is_gone, pid), "the sender to end")
 
-    with_sender(use, idle_s=0.05)
+    with_sender(use, idle_s=0.2)
+
+
+def test_a_connection_that_was_closed_between_two_jobs_costs_none() -> None:
+    async def use(sender: Sender) -> None:
+        with Receiver() as first:
+            assert (await sender.send(job(first.url))).status == 200
+            port = first.port
+        with Receiver(port=port) as second:
+            assert (await sender.send(job(second.url))).status == 200
+            assert second.seen()["deliveries"] == 1
+
+    with_sender(use)
 
 
 def test_killed_from_outside_in_the_middle(receiver: Receiver) -> None:
@@ -158,7 +168,7 @@ def test_no_descriptor_is_left_behind(receiver: Receiver) -> None:
             await soon(lambda: sender.pid is None, "the sender to end")
             await soon(lambda: count() == before, "its pipes to be closed")
 
-    with_sender(use, idle_s=0.02)
+    with_sender(use, idle_s=0.2)
 
 
 def link_of(fd: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,24 @@ def test_nobody_listens() -> None:
     assert f"127.0.0.1:{port} takes no connection (connection refused)" in found.detail
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a full queue drops connects silently on Linux alone")
+def test_nobody_answers_the_connect() -> None:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        found = outcome(job(target(f"http://127.0.0.1:{server.getsockname()[1]}", connect_timeout_s=0.3)))
+    assert (found.failure, found.sent_bytes) == ("connect", 0)
+
+
+def test_a_handshake_that_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        found = outcome(job(target(f"https://127.0.0.1:{server.getsockname()[1]}", connect_timeout_s=0.3)))
+    assert found.failure == "timeout"
+
+
 @pytest.mark.parametrize(
     ("behaviour", "failure", "has_it"),
     [
@@ -77,7 +96,7 @@ def test_what_failed_is_named_and_the_same_job_arrives_once(
 ) -> None:
     receiver.misbehave(behaviour)
     # A drip is never silent for long: only the limit for the whole ends it.
-    limits: dict[str, Any] = {"read_timeout_s": 0.3} if behaviour.kind == "silent" else {"total_timeout_s": 2.0}
+    limits: dict[str, Any] = {"read_timeout_s": 1.0} if behaviour.kind == "silent" else {"total_timeout_s": 2.0}
     given = job(target(receiver.url, **limits))
     first, second = outcomes(given, given)
     assert (first.status, first.failure) == (None, failure)

@@ -124,6 +124,14 @@ def test_a_bundle_that_is_not_there(authority: Authority) -> None:
     assert "nowhere.pem" in found.detail
 
 
+def test_a_bundle_that_is_none(authority: Authority) -> None:
+    nonsense = authority.folder / "nonsense.pem"
+    nonsense.write_text("no certificate")
+    found, requests = sent_to(authority.certificate(), nonsense)
+    assert (found.status, found.failure, requests) == (None, "tls", 0)
+    assert "ca_bundle" in found.detail
+
+
 def test_no_tls_at_all() -> None:
     with Receiver() as receiver:
         found = outcome(job(receiver.url.replace("http:", "https:")))

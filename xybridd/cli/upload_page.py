@@ -104,7 +104,7 @@ def _advice(sink: dict[str, Any]) -> list[str]:
         case "holding":
             advice.append(f"to send all the same: {_NOW}")
         case "blocked" | "retrying":
-            advice.append(f"{_mending(sink)}; then: {_NOW}")
+            advice.append(_mending(sink))
         case _:
             pass
     if sink["dead"]:
@@ -130,12 +130,13 @@ def _mending(sink: dict[str, Any]) -> str:
     status = sink["last_status"]
     if status in {401, 403}:
         where = "\\[otlp] headers_file" if sink["sink"] == "otlp" else "the API key"
-        return f"check {where}, and that the receiver knows it"
+        return f"check {where}, and that the receiver knows it; then: {_NOW}"
     if status == 404:
-        return "check the endpoint: the receiver has no such address"
+        return f"check the endpoint: the receiver has no such address; then: {_NOW}"
     if status is not None:
-        return "it is tried again by itself; look at the receiver"
-    return _MENDING.get(sink["last_failure"], "it is tried again by itself")
+        return f"look at the receiver; it is tried again by itself, or at once with: {_NOW}"
+    mending = _MENDING.get(sink["last_failure"])
+    return f"it is tried again by itself, or at once with: {_NOW}" if mending is None else f"{mending}; then: {_NOW}"
 
 
 def _how_to_switch_on(config_path: str, reason: str) -> list[Any]:

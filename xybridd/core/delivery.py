@@ -7,9 +7,7 @@ judges nothing: `xybridd.core.retry` does.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -95,23 +93,3 @@ class Outcome(msgspec.Struct, frozen=True):
     retry_after: str | None = None
     detail: str = ""
     sent_bytes: int = 0
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this machine: ``localhost``, 127.0.0.0/8, ::1."""
-    try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def shown_url(url: str) -> str:
-    """A URL as it may be told: without user info, query and fragment, which may hold secrets."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-        host = parts.hostname or ""
-    except ValueError:
-        return "a URL that is none"
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
-from xybridd.core.delivery import Failure, Job, Outcome, SinkName, Target, is_loopback, shown_url
+from xybridd.core.address import leads_here, shown_url
+from xybridd.core.delivery import Failure, Job, Outcome, SinkName, Target
 from xybridd.core.holding import Facts, Holding, facts_of
 from xybridd.core.retry import BREAKER_FAILURES, RateLimit, Verdict, Wait, decide, wait_of
 from xybridd.errors import StorageError
@@ -104,6 +105,7 @@ class Lane:
         self._rate = RateLimit(settings.per_minute)
         self._awake = asyncio.Event()
         self._paused = False
+        self._still = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
@@ -144,9 +146,14 @@ class Lane:
             self.state.wait, self.state.failures = None, 0
         self.wake()
 
-    async def settled(self) -> None:
-        """Until nothing is in flight."""
+    async def stand_still(self) -> None:
+        """Send nothing until `go_on`; nothing is in flight when this returns."""
+        self._still = True
         await self._idle.wait()
+
+    def go_on(self) -> None:
+        self._still = False
+        self.wake()
 
     def next_in_s(self) -> float | None:
         """Seconds until its wait is over; None when it does not wait for a time."""
@@ -176,7 +183,7 @@ class Lane:
     async def _turn(self) -> float | None:
         """Send one batch if one may go. Seconds until it is worth another try; None: not until woken; 0: at once."""
         self.held = None
-        if self._paused:
+        if self._paused or self._still:
             return None
         if not await self._around.store.query(partial(outbox.has_unsent, sink=self.sink)):
             self.hurry = False
@@ -198,39 +205,43 @@ class Lane:
         return held.recheck_s
 
     async def _send_next(self) -> float | None:
-        settings, around = self._settings, self._around
-        batch = await around.store.transact(
-            partial(
-                outbox.lease,
-                sink=self.sink,
-                device_id=around.device_id,
-                most_items=settings.most_items,
-                most_bytes=settings.most_bytes,
-            )
-        )
-        if batch is None:
+        if self._paused or self._still:  # meanwhile
             return None
-        self._rate.sent(around.clock.monotonic_s())
-        await self._send(batch)
-        return 0
-
-    async def _facts(self) -> Facts:
-        state = await self._around.sampler.state(_FRESH_S)
-        local = self.sink == "file" or is_loopback(self.target.endpoint)
-        return facts_of(state, local=local, quiet_s=self._around.quiet_for_s())
-
-    async def _send(self, batch: Batch) -> None:
-        self.in_flight = batch
         self._idle.clear()
         try:
-            outcome = await self._sender.send(Job(self.target, batch.key, batch.items, batch.again))
-            clock = self._around.clock
-            verdict = decide(outcome, len(batch.rows), self.state.failures, clock.wall_ms(), self._around.jitter())
-            self._note(outcome, verdict)
-            await self._until_kept(partial(self._settle, batch=batch, verdict=verdict, reason=outcome.detail))
+            batch = await self._lease()
+            if batch is None:
+                return None
+            self._rate.sent(self._around.clock.monotonic_s())
+            self.in_flight = batch
+            await self._send(batch)
+            return 0
         finally:
             self.in_flight = None
             self._idle.set()
+
+    async def _lease(self) -> Batch | None:
+        return await self._around.store.transact(
+            partial(
+                outbox.lease,
+                sink=self.sink,
+                device_id=self._around.device_id,
+                most_items=self._settings.most_items,
+                most_bytes=self._settings.most_bytes,
+            )
+        )
+
+    async def _facts(self) -> Facts:
+        state = await self._around.sampler.state(_FRESH_S)
+        local = self.sink == "file" or leads_here(self.target.endpoint)
+        return facts_of(state, local=local, quiet_s=self._around.quiet_for_s())
+
+    async def _send(self, batch: Batch) -> None:
+        outcome = await self._sender.send(Job(self.target, batch.key, batch.items, batch.again))
+        clock = self._around.clock
+        verdict = decide(outcome, len(batch.rows), self.state.failures, clock.wall_ms(), self._around.jitter())
+        self._note(outcome, verdict)
+        await self._until_kept(partial(self._settle, batch=batch, verdict=verdict, reason=outcome.detail))
 
     def _note(self, outcome: Outcome, verdict: Verdict) -> None:
         clock, state = self._around.clock, self.state

@@ -6,20 +6,22 @@ Each sink has a `Lane` of its own, so that one that is dead or slow holds up no 
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from xybridd.core.address import shown_url
 from xybridd.core.advice import LOW_BATTERY
-from xybridd.core.delivery import TAKES, Job, SinkName, Target, shown_url
+from xybridd.core.delivery import TAKES, Job, SinkName, Target
 from xybridd.core.holding import facts_of
 from xybridd.core.outbox import Tally
 from xybridd.services.lane import Lane, Sender, Settings, SinkState, UploadContext
 from xybridd.storage import outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from xybridd.core.capabilities import DeviceState
 
@@ -80,9 +82,9 @@ class Uploader:
         low = facts.battery_percent is not None and facts.battery_percent < LOW_BATTERY
         seen = (network, facts.charging, low, facts.thermal_state)
         before, self._seen = self._seen, seen
-        if before is not None and before != seen:
+        if before != seen:
             for lane in self.lanes.values():
-                lane.reconsider(network=before[0] != network)
+                lane.reconsider(network=before is not None and before[0] != network)
 
     async def refresh(self) -> None:
         """Count again."""
@@ -103,10 +105,17 @@ class Uploader:
         for lane in self.lanes.values():
             lane.send_now()
 
-    async def settled(self) -> None:
-        """Until nothing is in flight."""
-        for lane in list(self.lanes.values()):
-            await lane.settled()
+    @asynccontextmanager
+    async def standing_still(self) -> AsyncIterator[None]:
+        """Nothing is in flight, and nothing is sent meanwhile."""
+        lanes = list(self.lanes.values())
+        try:
+            for lane in lanes:
+                await lane.stand_still()
+            yield
+        finally:
+            for lane in lanes:
+                lane.go_on()
 
     async def preview(self) -> list[dict[str, Any]]:
         """What would go next, sink by sink: a job without its secrets, and whether it was sent before."""

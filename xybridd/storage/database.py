@@ -66,10 +66,16 @@ def connect(path: Path) -> sqlite3.Connection:
         # A commit rewrites a few short rows in as many pages, and each page whole: small pages, a quarter of the wear.
         for pragma in ("page_size = 1024", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL"):
             connection.execute(f"PRAGMA {pragma}")
+        overwrite_deleted(connection, also_free_pages=False)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def overwrite_deleted(connection: sqlite3.Connection, *, also_free_pages: bool) -> None:
+    """Zero what is deleted in pages that are written anyway; ``also_free_pages``: in those that become free as well."""
+    connection.execute(f"PRAGMA secure_delete = {'ON' if also_free_pages else 'FAST'}")
 
 
 def open_sound(path: Path, *, check: bool) -> sqlite3.Connection:

@@ -300,7 +300,9 @@ def remove(connection: sqlite3.Connection, row_ids: Sequence[int], event: Event)
 
 
 def of_session(connection: sqlite3.Connection, session_id: str) -> list[int]:
-    return [row[0] for row in connection.execute("SELECT id FROM outbox WHERE session_id = ?", (session_id,))]
+    """What hangs on a session; the wish that it be deleted does not."""
+    rows = connection.execute("SELECT id FROM outbox WHERE session_id = ? AND kind != 'deletion'", (session_id,))
+    return [row[0] for row in rows]
 
 
 def holders(connection: sqlite3.Connection, session_id: str | None) -> list[SinkName]:

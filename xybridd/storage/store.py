@@ -14,7 +14,7 @@ import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
 from xybridd.storage import minutes, outbox, rows
-from xybridd.storage.database import wrapped
+from xybridd.storage.database import overwrite_deleted, wrapped
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
 from xybridd.worker import Worker
@@ -176,15 +176,19 @@ class Store:
         if self._damage is not None:
             raise CorruptDatabase(self._damage)
         connection = self._open_connection()
-        connection.execute(f"PRAGMA secure_delete = {'ON' if scrub else 'OFF'}")
-        connection.execute("BEGIN IMMEDIATE")
+        if scrub:
+            overwrite_deleted(connection, also_free_pages=True)
         try:
+            connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+        finally:
+            if scrub:
+                overwrite_deleted(connection, also_free_pages=False)
 
     def _give_back(self) -> None:
         """Free pages become space on the disk; what was to be written is, so that this may fail."""

@@ -104,6 +104,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes; a client that delays its ACK would wait 40 ms
     server: Server
     connection: socket.socket
 

@@ -26,8 +26,8 @@ import msgspec
 import requests
 from requests.utils import get_environ_proxies
 
+from xybridd.core.address import is_loopback, origin, place, why_refused, without_user_info
 from xybridd.core.delivery import Failure, Outcome, Target
-from xybridd.upload.address import is_loopback, origin, place, why_refused, without_user_info
 from xybridd.upload.blame import blamed
 from xybridd.upload.request import Answer, Request
 from xybridd.upload.trust import adapter, bundle

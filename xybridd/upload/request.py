@@ -16,6 +16,9 @@ _SHOWN_CHARACTERS = 200
 
 _HIDDEN = "[redacted]"
 
+#: What is shorter keeps no secret, and taking it out would make sentences unreadable (``X-Fleet: 1``).
+_SHORTEST_SECRET = 4
+
 
 class Request(msgspec.Struct, frozen=True):
     """One POST. ``url`` may carry user info: it becomes basic authorization, and never goes on the wire as it is."""
@@ -92,8 +95,8 @@ def _secrets(target: Target) -> set[str]:
         try:
             parts = urlsplit(target.endpoint)
         except ValueError:
-            return {each for each in found if each}
+            return {each for each in found if len(each) >= _SHORTEST_SECRET}
         for name in (parts.username, parts.password):
             found |= {name or "", unquote(name or "")}
         found |= {parts.query, *(pair.partition("=")[2] for pair in parts.query.split("&"))}
-    return {each for each in found if each}
+    return {each for each in found if len(each) >= _SHORTEST_SECRET}

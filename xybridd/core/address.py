@@ -22,6 +22,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def leads_here(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+
+
 def why_refused(url: str, *, allow_insecure: bool) -> str | None:
     """Why nothing is sent to this URL, as a sentence that shows nothing of it but its scheme and host."""
     try:
@@ -54,6 +62,15 @@ def place(url: str) -> str:
     except ValueError:
         return "an address that is none"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def shown_url(url: str) -> str:
+    """A URL as it may be told: without user info, query and fragment, which may hold secrets."""
+    try:
+        scheme, path = origin(url)[0], urlsplit(url).path
+    except ValueError:
+        return "a URL that is none"
+    return f"{scheme}://{place(url) if urlsplit(url).port else place(url).rpartition(':')[0]}{path}"
 
 
 def without_user_info(url: str) -> tuple[str, tuple[str, str] | None]:
