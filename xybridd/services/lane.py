@@ -39,6 +39,9 @@ _FRESH_S = 60.0
 #: After the disk refused.
 _DISK_RETRY_S = 2.0
 
+#: After something that should not happen.
+_STUMBLE_S = 60.0
+
 
 class Sender(Protocol):
     """One request in, one outcome out; see `xybridd.upload.process`."""
@@ -170,6 +173,10 @@ class Lane:
                 log.warning("the outbox cannot be read: %s", error)
                 self._around.mend()
                 wait_s = _DISK_RETRY_S
+            except Exception:
+                # Whatever it is, sending stops for a while and not for good; a lease is free again at the next start.
+                log.exception("the sink %s stumbled", self.sink)
+                wait_s = _STUMBLE_S
             if wait_s != 0:
                 await self._sleep(wait_s)
 

@@ -16,12 +16,12 @@ from xybridd.core.address import shown_url
 from xybridd.core.advice import LOW_BATTERY
 from xybridd.core.delivery import TAKES, Job, SinkName, Target
 from xybridd.core.holding import facts_of
-from xybridd.core.outbox import Tally
+from xybridd.core.outbox import KEPT, Tally
 from xybridd.services.lane import Lane, Sender, Settings, SinkState, UploadContext
 from xybridd.storage import outbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from xybridd.core.capabilities import DeviceState
 
@@ -137,16 +137,23 @@ class Uploader:
     async def status(self) -> dict[str, Any]:
         """The state of all of it, each sink's, and its side of the ledger."""
         await self.refresh()
+        states = await self._around.store.query(outbox.states)
         empty = Tally()
         sinks = [lane.shown(queued=self.tallies.get(sink, empty).queued > 0) for sink, lane in self.lanes.items()]
         ledger = self.ledger()
         for shown in sinks:
             shown.update(ledger.get(shown["sink"]) or msgspec.to_builtins(empty))
+            shown["outbox"] = states.get(shown["sink"], {})
+        errors = [shown for shown in sinks if shown["last_error"] is not None]
+        waits = [shown["next_attempt_in_s"] for shown in sinks if shown["next_attempt_in_s"] is not None]
         state = "off" if not sinks else "paused" if self.paused else "on"
         return {
             "state": state,
             "reason": self.settings.off_reason if state == "off" else None,
             "problems": list(self.settings.problems),
+            "outbox": _summed(states.values()),
+            "next_attempt_in_s": min(waits, default=None),
+            "last_error": max(errors, key=lambda shown: shown["last_error_at_ms"])["last_error"] if errors else None,
             "sinks": sinks,
             "not_configured": {
                 sink: tally for sink, tally in ledger.items() if sink not in self.lanes and tally["queued"]
@@ -158,6 +165,14 @@ def _shown(target: Target) -> Target:
     """Without its secrets."""
     endpoint = target.endpoint if target.sink == "file" else shown_url(target.endpoint)
     return msgspec.structs.replace(target, endpoint=endpoint, key=None, headers={})
+
+
+def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total = {state.value: 0 for state in KEPT}
+    for each in counts:
+        for state, count in each.items():
+            total[state] = total.get(state, 0) + count
+    return total
 
 
 def _state_from(text: str | None) -> SinkState:

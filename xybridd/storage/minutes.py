@@ -55,6 +55,23 @@ def _decoded(rows: Iterable[tuple[Any, ...]]) -> Iterable[Minute]:
             log.warning("a minute cannot be read and is passed over: %s", error)
 
 
+def is_minute(body: bytes) -> bool:
+    """Whether it can be read."""
+    return _reads(_minute, body)
+
+
+def is_sample(body: bytes) -> bool:
+    return _reads(_sample, body)
+
+
+def _reads(decoder: msgspec.msgpack.Decoder[Any], body: bytes) -> bool:
+    try:
+        decoder.decode(body)
+    except (msgspec.MsgspecError, ValueError):
+        return False
+    return True
+
+
 def of_session(connection: sqlite3.Connection, session_id: str) -> list[Minute]:
     """In the order in which they were closed."""
     rows = connection.execute("SELECT body FROM minute WHERE session_id = ? ORDER BY id", (session_id,))

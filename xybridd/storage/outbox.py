@@ -13,6 +13,7 @@ import msgspec
 
 from xybridd.core.delivery import TAKES, Item, SinkName
 from xybridd.core.outbox import UNSENT, Event, Row, State, Tally, batch_key, sources
+from xybridd.storage import minutes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -199,12 +200,14 @@ def _item(connection: sqlite3.Connection, row: Row, device_id: str) -> Item | No
             return None
     if row.kind == "minute":
         minute = connection.execute(_MINUTES, (row.item,)).fetchone()
-        if minute is None:
+        if minute is None or not minutes.is_minute(minute[-1]):
             return None
         owner, hardware, app, app_version, body = minute
         return Item("minute", row.session_id, 0, row.made_at_ms, owner, _platform(hardware), app, app_version, body)
     sample = connection.execute("SELECT body FROM sample WHERE id = ?", (row.item,)).fetchone()
-    return None if sample is None else Item("sample", "", 0, row.made_at_ms, device_id, "", "", "", sample[0])
+    if sample is None or not minutes.is_sample(sample[0]):
+        return None
+    return Item("sample", "", 0, row.made_at_ms, device_id, "", "", "", sample[0])
 
 
 class _Platform(msgspec.Struct):
@@ -375,15 +378,18 @@ def tallies(connection: sqlite3.Connection) -> dict[str, Tally]:
     found: dict[str, Tally] = {}
     for sink, name, amount in connection.execute("SELECT sink, name, amount FROM tally"):
         setattr(found.setdefault(sink, Tally()), name, amount)
-    states = connection.execute(
-        "SELECT sink, state, count(*) FROM outbox WHERE state != 'delivered' GROUP BY sink, state"
-    )
-    for sink, state, count in states:
+    for sink, counts in states(connection).items():
         tally = found.setdefault(sink, Tally())
-        if state in set(UNSENT):
-            tally.queued += count
-        elif state == State.DEAD:
-            tally.dead += count
+        tally.queued = sum(counts.get(state, 0) for state in UNSENT)
+        tally.dead = counts.get(State.DEAD, 0)
+    return found
+
+
+def states(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
+    """How many rows of each sink are in which state."""
+    found: dict[str, dict[str, int]] = {}
+    for sink, state, count in connection.execute("SELECT sink, state, count(*) FROM outbox GROUP BY sink, state"):
+        found.setdefault(sink, {})[state] = count
     return found
 
 
