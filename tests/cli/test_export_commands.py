@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from tests.cli.outward import KEY, at_a_terminal, ended, sending_to, sinks, told, until_idle, until_state
-from tests.support import PATIENCE_S, until
+from tests.daemon.scenes import change
+from tests.support import PATIENCE_S
 from xybridd.core.importing import item_from
+from xybridd.core.minute import Sample
 from xybridd.testing import Behaviour, Receiver
 
 if TYPE_CHECKING:
@@ -176,7 +180,7 @@ def test_what_is_sent_in_many_requests_is_all_there(
         assert again.counts() == {(session_id, 1): 1 for session_id in made}
 
 
-def test_which_sessions_are_written(daemon: Daemon, folder: Path) -> None:
+def test_which_sessions_are_written(daemon: Daemon) -> None:
     first, second = ended(daemon, 2)
     with daemon.wire() as wire:
         wire.hello("kiosk")
@@ -195,7 +199,6 @@ def test_which_sessions_are_written(daemon: Daemon, folder: Path) -> None:
     once, twice = (output(daemon, "export", "--to", "-", first)[0] for _ in range(2))
     assert json.loads(once)["idempotency_key"] == json.loads(twice)["idempotency_key"]
     assert item_from(once, 0).session_id == first
-    assert told(daemon, "export", "--to", str(folder / "x")) == {"path": str(folder / "x"), "sessions": 2 + 1} or True
     missing = daemon.xybridd("export", "zz", "--to", "-")
     assert missing.returncode == 1
     assert "xybridd sessions list" in missing.stderr
@@ -209,7 +212,7 @@ def test_a_file_is_not_overwritten_unless_asked_for(daemon: Daemon, folder: Path
     assert refused.returncode == 1
     assert "--force" in refused.stderr
     assert file.read_text() == "precious"
-    assert daemon.xybridd("export", "--to", str(file), "--force").returncode == 0
+    assert told(daemon, "export", "--to", str(file), "--force") == {"path": str(file), "sessions": 1}
     assert json.loads(file.read_text())["event_type"] == "SessionExport"
     for nowhere in (folder / "missing" / "x", folder):
         done = daemon.xybridd("export", "--to", str(nowhere), "--force")
@@ -285,11 +288,23 @@ def test_bars_are_for_terminals(make_daemon: Callable[..., Daemon], daemon: Daem
 
 def test_device_history(daemon: Daemon) -> None:
     assert "nothing was recorded" in daemon.xybridd("device", "history").stdout
-    ended(daemon)
-    daemon.stop()  # closes the minute
+    daemon.stop()
+    now_ms = int(time.time() * 1000)
+    hot = Sample(now_ms - 60_000, 1, "boot", "hot", 91.4, throttled=True, power_source="ac", cpu_percent=55.0)
+    gpus = [{"name": "[GPU]", "utilization_percent": 97.0, "temperature_c": 71.0}]
+    cool = Sample(now_ms, 2, "boot", power_source="battery", battery_percent=41.0, charging=False, gpus=gpus)
+    long_ago = Sample(now_ms - 3 * 86_400_000, 3, "boot", "warm")
+    for sample in (long_ago, hot, cool):
+        change(daemon, "INSERT INTO sample (at_ms, body) VALUES (?, ?)", sample.at_ms, msgspec.msgpack.encode(sample))
     daemon.start()
-    found: list[dict[str, Any]] = until(lambda: told(daemon, "device", "history"), "a sample")
-    shown = daemon.xybridd("device", "history", "--since", "1h").stdout
-    assert "battery" in shown
-    assert len(shown.splitlines()) == 1 + len(found)
+    heading, first, second = daemon.xybridd("device", "history").stdout.splitlines()
+    assert "battery" in heading
+    assert "hot, throttled" in first
+    assert "91" in first
+    assert "41 %" in second
+    assert "[GPU] 97 % 71 °C" in second
+    assert [each["at_ms"] for each in told(daemon, "device", "history", "--since", "4d")] == [
+        each.at_ms for each in (long_ago, hot, cool)
+    ]
+    assert len(told(daemon, "device", "history", "--limit", "1")) == 1
     assert daemon.xybridd("device", "history", "--since", "yesterday").returncode == 2

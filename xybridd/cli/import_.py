@@ -89,7 +89,9 @@ def _lines(sources: list[_Source], longest: int) -> Iterator[tuple[_Source, int,
         number = 0
         while line := source.file.readline(longest + 1):
             number += 1
-            if stripped := line.strip():
+            if len(line) > longest and not line.endswith(b"\n"):
+                yield source, number, line
+            elif stripped := line.strip():
                 yield source, number, stripped
 
 
