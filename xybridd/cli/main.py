@@ -61,7 +61,7 @@ class _Late(click.Group):
 @click.group(cls=_Late, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", prog_name="xybridd", message="%(prog)s %(version)s")
 def cli() -> None:
-    """On-device telemetry: apps record inferences, the daemon keeps them, you look at them.
+    """On-device telemetry: apps record, the daemon keeps it, you look at it.
 
     \b
     Start the daemon:      xybridd run

@@ -62,9 +62,9 @@ def _what(letter: dict[str, Any]) -> str:
 @click.argument("export_id", metavar="ID", type=click.IntRange(min=1))
 @json_option
 def show(export_id: int, *, as_json: bool) -> None:
-    """What was to be sent, as JSON; why it was refused, on standard error.
+    """What was to be sent, as JSON.
 
-    With --json all that is known of it is one object.
+    Why it was refused is said on standard error; with --json all that is known of it is one object.
     """
     found = call("upload.dead.show", export_id=export_id)
     if as_json:
