@@ -41,21 +41,20 @@ def history(ago_s: float, limit: int, *, as_json: bool) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("time", no_wrap=True)
     table.add_column("heat", no_wrap=True)
-    for title in ("°C", "CPU %", "free"):
+    for title in ("°C", "CPU %", "GPU %", "free"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("power", no_wrap=True)
-    table.add_column("battery", no_wrap=True)
-    table.add_column("GPUs", overflow="fold")
+    table.add_column("battery %", justify="right", no_wrap=True)
     for sample in found:
         table.add_row(
             clock_time(sample["at_ms"]),
             _heat(sample),
             _number(sample.get("temperature_c")),
             _number(sample.get("cpu_percent")),
+            _loads(sample.get("gpus", [])),
             size(sample["memory_available_bytes"]) if "memory_available_bytes" in sample else "–",
-            plain(sample.get("power_source") or "–"),
-            _battery(sample),
-            ", ".join(_load(each) for each in sample.get("gpus", ())) or "–",
+            _power(sample),
+            _number(sample.get("battery_percent")),
         )
     console().print(table)
 
@@ -71,17 +70,10 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}"
 
 
-def _battery(sample: dict[str, Any]) -> str:
-    level = sample.get("battery_percent")
-    if level is None:
-        return "–"
-    return f"{level:.0f} %{' charging' if sample.get('charging') else ''}"
+def _power(sample: dict[str, Any]) -> str:
+    return "charging" if sample.get("charging") else plain(sample.get("power_source") or "–")
 
 
-def _load(gpu: dict[str, Any]) -> str:
-    parts = [plain(str(gpu.get("name", "GPU")))]
-    if (busy := gpu.get("utilization_percent")) is not None:
-        parts.append(f"{busy:.0f} %")
-    if (heat := gpu.get("temperature_c")) is not None:
-        parts.append(f"{heat:.0f} °C")
-    return " ".join(parts)
+def _loads(gpus: list[dict[str, Any]]) -> str:
+    """Of each GPU, in the order of ``xybridd device``."""
+    return ", ".join(_number(gpu.get("utilization_percent")) for gpu in gpus) or "–"

@@ -113,30 +113,17 @@ def _advice(sink: dict[str, Any]) -> list[str]:
     return advice
 
 
-#: By how the last attempt failed, what is to be looked at.
-_MENDING = {
-    "dns": "is the name of the endpoint right, is there a network?",
-    "connect": "does the receiver run, is there a network?",
-    "tls": "does the certificate fit, is the clock right? \\[upload] ca_bundle names another authority",
-    "proxy": "are the daemon's HTTPS_PROXY and NO_PROXY right?",
-    "portal": "sign in at the page that this network shows",
-    "redirect": "give the endpoint's final address",
-    "refused": "use an https:// endpoint, or set \\[upload] allow_insecure",
-    "file": "may the daemon write there, is there space?",
-}
-
-
 def _mending(sink: dict[str, Any]) -> str:
+    """What the error's own sentence does not say."""
     status = sink["last_status"]
     if status in {401, 403}:
         where = "\\[otlp] headers_file" if sink["sink"] == "otlp" else "the API key"
         return f"check {where}, and that the receiver knows it; then: {_NOW}"
     if status == 404:
         return f"check the endpoint: the receiver has no such address; then: {_NOW}"
-    if status is not None:
-        return f"look at the receiver; it is tried again by itself, or at once with: {_NOW}"
-    mending = _MENDING.get(sink["last_failure"])
-    return f"it is tried again by itself, or at once with: {_NOW}" if mending is None else f"{mending}; then: {_NOW}"
+    if sink["state"] == "blocked":
+        return f"mend that; then: {_NOW}"
+    return f"nothing; or, to try at once: {_NOW}"
 
 
 def _how_to_switch_on(config_path: str, reason: str) -> list[Any]:
