@@ -10,8 +10,8 @@ from benchmarks.rows import Floor, Row, median
 from tests.probes.given import tree as made
 from tests.probes.machines_gpu_npu import EIGHT_GPUS
 from tests.probes.machines_power_thermal import CORE_ULTRA_LAPTOP
+from xybridd.probes.recorded import open_tree
 from xybridd.probes.register import PROBES
-from xybridd.probes.tree import Tree
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def _once(root: Path) -> tuple[float, float, int]:
     """Wall and CPU milliseconds of one full probe, and how many paths it looked at."""
-    tree = Tree(root)
+    tree = open_tree(root)
     started, cpu = time.perf_counter(), time.thread_time()
     for probe in PROBES:
         probe.read(tree, 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xybridd.probes.tree import Tree
+from xybridd.probes.recorded import RecordedTree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ FOLDER = object()
 Files = dict[str, "str | bytes | int | object"]
 
 
-def tree(folder: Path, *parts: Mapping[str, object]) -> Tree:
+def tree(folder: Path, *parts: Mapping[str, object]) -> RecordedTree:
     """A tree of all the parts together: path on the machine → text, bytes, number, Link, or FOLDER."""
     for files in parts:
         for path, content in files.items():
@@ -37,4 +37,4 @@ def tree(folder: Path, *parts: Mapping[str, object]) -> Tree:
                 place.write_bytes(content)
             else:
                 place.write_text(f"{content}\n")
-    return Tree(folder)
+    return RecordedTree(folder)

@@ -15,6 +15,7 @@ from xybridd.core.accelerators import GpuType
 from xybridd.core.capabilities import Confidence
 from xybridd.probes import gpu as probe
 from xybridd.probes import gpu_figures, gpu_nvidia, pci
+from xybridd.probes.recorded import RecordedTree
 from xybridd.probes.tree import Looked, Tree
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def test_wsl_and_jetson_are_asked_by_index(tmp_path: Path) -> None:
     assert (gpu["unified"], gpu["power_w"], gpu["utilization_percent"]) == (True, 9.0, 43.7)
 
 
-class Guarded(Tree):
+class Guarded(RecordedTree):
     """A tree of a user who may open no device node."""
 
     def permitted(self, path: str) -> bool:

@@ -9,12 +9,13 @@ import pytest
 
 from tests.probes.given import FOLDER, Link, tree
 from xybridd.core.capabilities import Confidence
-from xybridd.probes.cpu import read_cpu
+from xybridd.probes.cpu import read_cores_of, read_cpu
 from xybridd.probes.memory import read_memory
+from xybridd.probes.metered import Metered
 from xybridd.probes.network import read_network
 from xybridd.probes.platform import read_platform
+from xybridd.probes.recorded import RecordedTree, open_tree
 from xybridd.probes.register import PROBES
-from xybridd.probes.tree import Tree
 
 GIB = 2**30
 MEMINFO = "MemTotal:       16777216 kB\nMemFree:  1048576 kB\nMemAvailable:    8388608 kB\nHugePages_Total:       0"
@@ -70,7 +71,59 @@ def test_cores_are_counted_and_a_recording_has_no_load(tmp_path: Path) -> None:
     found = read_cpu(tree(tmp_path, {"/proc/stat": "cpu  1 2\ncpu0 1 2\ncpu1 1 2\ncpufreq 5\nintr 7"}), 0.0)
     assert found["cpu_cores"].value == 2
     assert found["cpu_usage_percent"].confidence is Confidence.UNKNOWN
-    assert read_cpu(Tree(tmp_path / "nothing"), 0.0)["cpu_cores"].confidence is Confidence.UNKNOWN
+    assert read_cpu(RecordedTree(tmp_path / "nothing"), 0.0)["cpu_cores"].confidence is Confidence.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("files", "cores", "source"),
+    [
+        ({"/proc/7/status": "Name:\tapp\nCpus_allowed_list:\t0-1,6"}, 3, "/proc/7/status"),
+        ({"/proc/7/status": "Cpus_allowed_list:\t0-7", "/proc/7/cgroup": "0::/pod/box",
+          "/sys/fs/cgroup/pod/cpu.max": "150000 100000", "/sys/fs/cgroup/pod/box/cpu.max": "max 100000"},
+         2, "/sys/fs/cgroup/pod/cpu.max"),
+        ({"/proc/7/cgroup": "4:cpu,cpuacct:/docker/a\n0::/", "/sys/fs/cgroup/cpu/docker/a/cpu.cfs_quota_us": 50000,
+          "/sys/fs/cgroup/cpu/docker/a/cpu.cfs_period_us": 100000, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": -1},
+         1, "/sys/fs/cgroup/cpu/docker/a/cpu.cfs_quota_us"),
+        ({"/proc/7/cgroup": "0::/", "/sys/fs/cgroup/cpu.max": "0 0"}, None, None),
+        ({"/proc/7/status": b"\xff", "/proc/7/cgroup": FOLDER}, None, None),
+    ],
+)  # fmt: skip
+def test_the_processors_that_a_process_may_use(
+    tmp_path: Path, files: dict[str, object], cores: int | None, source: str | None
+) -> None:
+    reading = read_cores_of(tree(tmp_path, files), 0.0, "7")
+    assert (reading.value, reading.source) == (cores, source)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"/sys/devices/system/cpu/online": "0-3,8"}, 5),
+        ({"/proc/cpuinfo": "processor\t: 0\nmodel name\t: x\n\nprocessor\t: 1"}, 2),
+        ({"/proc/stat": "cpu 1\ncpu0 1", "/sys/devices/system/cpu/online": "0-3"}, 1),
+        ({"/proc/stat": "", "/sys/devices/system/cpu/online": "junk"}, None),
+        (
+            {
+                "/sys/devices/system/cpu/cpu0/topology/core_id": 0,
+                "/sys/devices/system/cpu/cpu1/topology/core_id": 1,
+                "/sys/devices/system/cpu/cpufreq/boost": 1,
+            },
+            2,
+        ),
+    ],
+)
+def test_cores_are_counted_wherever_they_are_listed(
+    tmp_path: Path, files: dict[str, object], cores: int | None
+) -> None:
+    assert read_cpu(tree(tmp_path, files), 0.0)["cpu_cores"].value == cores
+
+
+def test_without_its_place_among_the_cgroups_a_recordings_limit_is_the_one_at_their_root(tmp_path: Path) -> None:
+    limit: dict[str, object] = {"/sys/fs/cgroup/memory.max": GIB, "/sys/fs/cgroup/memory.current": GIB // 4}
+    assert memory(tmp_path, limit) == (
+        {"total_bytes": GIB, "available_bytes": 3 * GIB // 4},
+        "/sys/fs/cgroup/memory.max",
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,13 +165,16 @@ def test_the_default_route(tmp_path: Path, ipv4: list[str], ipv6: str, interface
 
 
 def test_without_the_files_the_route_is_unknown(tmp_path: Path) -> None:
-    assert read_network(Tree(tmp_path), 0.0)["default_route"].confidence is Confidence.UNKNOWN
+    assert read_network(RecordedTree(tmp_path), 0.0)["default_route"].confidence is Confidence.UNKNOWN
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
 @pytest.mark.parametrize("root", [Path("/"), None], ids=["this machine", "an empty tree"])
-def test_a_probe_reads_what_it_declares_and_nothing_else(tmp_path: Path, probe: Any, root: Path | None) -> None:
-    readings = probe.read(Tree(root or tmp_path), 1.0)
+def test_a_probe_reads_what_it_declares_and_nothing_else(
+    tmp_path: Path, probe: Any, root: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xybridd.probes.network._METERED", Metered())
+    readings = probe.read(open_tree(root or tmp_path), 1.0)
     assert set(readings) == {quantity.name for quantity in probe.quantities}
     assert all(reading.taken_s == 1.0 for reading in readings.values())
 

@@ -13,7 +13,8 @@ from xybridd.core import accelerators
 from xybridd.core.capabilities import Confidence
 from xybridd.probes import macos
 from xybridd.probes import npu as probe
-from xybridd.probes.tree import Tree
+from xybridd.probes.recorded import RecordedTree
+from xybridd.probes.tree import Found
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +64,7 @@ def test_each_machine_has_the_npus_it_has(tmp_path: Path, name: str) -> None:
 
 
 def test_who_may_not_open_the_node_is_told_the_group(tmp_path: Path) -> None:
-    class Guarded(Tree):
+    class Guarded(RecordedTree):
         def permitted(self, path: str) -> bool:
             return not path
 
@@ -111,5 +112,6 @@ def test_the_apple_neural_engine() -> None:
     assert (npu["name"], npu["driver"], npu["stage"]) == ("Apple Neural Engine (16 cores)", "H11ANEIn", "usable")
     assert probe.parse_ioreg_npus(b"") == []
     assert probe.parse_ioreg_npus(b"\0\1") is None
-    assert macos.mac_reading([], 1.0, "ioreg").confidence is Confidence.HIGH
-    assert macos.mac_reading(None, 1.0, "ioreg").confidence is Confidence.UNKNOWN
+    for printed, confidence in ((b"", Confidence.HIGH), (b"\0\1", Confidence.UNKNOWN), (None, Confidence.UNKNOWN)):
+        found = Found("ioreg -a", printed, None if printed is not None else "ioreg -a: no such file")
+        assert macos.mac_reading(found, probe.parse_ioreg_npus, 1.0).confidence is confidence

@@ -31,6 +31,7 @@ _COMMANDS = {
     "import": "Queue what another device wrote into a file.",
     "forget": "Delete sessions, here and where they were sent to.",
     "device": "What this device is, how sure that is, and from where.",
+    "advice": "What an app had better do now, and why.",
     "config": "Look at the configuration.",
     "receive": "Receive exports here, to see what a device sends.",
 }

@@ -30,7 +30,10 @@ _TOO_HOT = frozenset({ThermalState.HOT, ThermalState.CRITICAL})
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """``can_load_model`` is None when no size was asked about, or available memory is unknown."""
+    """``can_load_model`` is None when no size was asked about, or available memory is unknown.
+
+    ``available_mb`` and ``cpu_cores`` are what is left to the process that asks; None where nobody could tell.
+    """
 
     should_throttle: bool
     prefer: Literal["npu", "gpu", "cpu"]
@@ -40,6 +43,8 @@ class Advice(msgspec.Struct, frozen=True):
     should_prefer_nnapi: bool
     can_load_model: bool | None
     memory_pressure: Literal["normal", "warn", "critical", "unknown"]
+    available_mb: int | None
+    cpu_cores: int | None
     reasons: list[str]
 
 
@@ -75,11 +80,12 @@ def advise(
     state: DeviceState,
     *,
     available_mb: int | None,
+    cores: int | None = None,
     model_size_mb: float | None = None,
     safety_margin: float = 1.5,
     before: Advice | None = None,
 ) -> Advice:
-    """``available_mb`` is the memory left to the process that asks; ``before`` what it was told last."""
+    """``available_mb`` and ``cores`` are what is left to the process that asks; ``before`` what it was told last."""
     caps, power, reasons = state.capabilities, _power(state), list[str]()
     heat = caps.thermal_state
     throttle = _throttle(state, power, before, reasons)
@@ -93,6 +99,8 @@ def advise(
         if there and not preferred:
             why = "it has no driver" if not usable[name] else "battery" if not_critical else "critical heat"
             reasons.append(f"the {name.upper()} is left alone: {why}")
+    if cores is not None and cores < caps.cpu_cores:
+        reasons.append(f"this process may use {cores} of {caps.cpu_cores} processors")
     fits = _fits(available_mb, model_size_mb, safety_margin, reasons)
     return Advice(
         should_throttle=throttle,
@@ -103,6 +111,8 @@ def advise(
         should_prefer_nnapi=caps.has_nnapi and npu_power and not_critical,
         can_load_model=fits,
         memory_pressure=_pressure(available_mb, caps.memory_total_mb),
+        available_mb=available_mb,
+        cpu_cores=cores,
         reasons=reasons,
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,8 +10,8 @@ from xybridd.core.capabilities import Confidence, Reading
 from xybridd.probes.gpu_drm import DRM, SOC_DRIVERS, Gpu, find_gpus
 from xybridd.probes.gpu_figures import percent, size
 from xybridd.probes.gpu_nvidia import load_nvml, with_nvml
-from xybridd.probes.macos import ask, ioreg_entries, mac_reading
-from xybridd.probes.pci import Stage, listing
+from xybridd.probes.macos import ioreg_entries, mac_reading
+from xybridd.probes.pci import Stage
 from xybridd.probes.probe import Probe, Quantity, none_there, sure, unknown
 
 if TYPE_CHECKING:
@@ -41,9 +39,9 @@ def _read_apis(tree: Tree, now_s: float) -> Reading:
     problems = []
     for api, folders, ending in (("vulkan", _VULKAN, ".json"), ("opencl", _OPENCL, ".icd")):
         for folder in folders:
-            found, problem = listing(tree, folder)
-            names[api] += [name for name in found if name.endswith(ending)]
-            problems += [problem] if problem else []
+            found = tree.listing(folder)
+            names[api] += [name for name in found.value or [] if name.endswith(ending)]
+            problems += [found.problem] if found.problem else []
     value = graphics_api(names)
     if problems:
         return Reading(value, Confidence.MEDIUM, _VULKAN[0], now_s, "; ".join(problems))
@@ -74,7 +72,7 @@ def judge(gpus: list[Gpu], doubts: list[str], problems: list[str], now_s: float,
 
 def read_with(tree: Tree, now_s: float, load: Callable[[], Any] | None) -> dict[str, Reading]:
     """As `read_gpu`, with what imports NVML's binding; None where NVML is not of the machine that is read."""
-    hardware = find_gpus(tree)
+    hardware = find_gpus(tree, now_s)
     gpus = with_nvml(hardware.gpus, tree.permitted, load)
     looked = bool(gpus) or tree.exists("/sys/class") or tree.exists("/sys/bus")
     return {
@@ -85,11 +83,10 @@ def read_with(tree: Tree, now_s: float, load: Callable[[], Any] | None) -> dict[
 
 def read_gpu(tree: Tree, now_s: float) -> dict[str, Reading]:
     """``gpu``: a list of what `Gpu` holds; ``graphics_api``: the names of the Vulkan and OpenCL drivers."""
-    live = tree.root == Path("/")
-    if live and sys.platform == "darwin":
-        gpus = parse_ioreg_gpus(ask(*_IOREG) or b"")
-        return {"gpu": mac_reading(gpus, now_s, " ".join(_IOREG)), "graphics_api": none_there(now_s, "macOS")}
-    return read_with(tree, now_s, load_nvml if live else None)
+    if tree.platform == "darwin":
+        found = tree.output(*_IOREG)
+        return {"gpu": mac_reading(found, parse_ioreg_gpus, now_s), "graphics_api": none_there(now_s, "macOS")}
+    return read_with(tree, now_s, load_nvml if tree.live else None)
 
 
 def parse_ioreg_gpus(raw: bytes) -> list[dict[str, Any]] | None:

@@ -19,7 +19,6 @@ from xybridd.probes.pci import (
     bus_address,
     driver_of,
     identity,
-    listing,
     pci_devices,
     uevent_of,
 )
@@ -215,23 +214,24 @@ def stage_of(node: str | None, *, there: bool, permitted: bool) -> tuple[Stage, 
     return Stage.USABLE, None
 
 
-def find_gpus(tree: Tree) -> Hardware:
+def find_gpus(tree: Tree, now_s: float) -> Hardware:
     """Every GPU of the machine, in the order of its cards, then of the bus."""
-    names, problem = listing(tree, DRM)
+    listed = tree.listing(DRM)
+    names = listed.value or []
     cards = [read_card(tree, name) for name in names if re.fullmatch(r"card[0-9]+", name)]
     nodes = _render_nodes(tree, names)
     devices, doubts = pci_devices(tree, _may_be_gpu)
-    doubts += [problem] if problem else []
+    doubts += [listed.problem] if listed.problem else []
     gpus: list[Gpu] = []
     problems: list[str] = []
     chosen = [card for card in cards if is_gpu(card, renders=card.key in nodes)]
     for card in chosen:
         node = nodes.get(card.key or "") or _only_node(tree, nodes, alone=len(chosen) == 1)
-        gpus.append(_gpu_of(tree, card, node, problems))
+        gpus.append(_gpu_of(tree, card, node, problems, now_s))
     doubts += [card.problem for card in cards if card.problem is not None]
     gpus += _without_card(tree, devices, {card.bus for card in chosen}, cards)
     gpus = _with_devfreq(tree, gpus)
-    if not gpus and tree.exists("/dev/dxg"):
+    if not gpus and (tree.exists("/dev/dxg") or tree.exists("/sys/class/misc/dxg")):
         gpus.append(_of_windows(tree))
     return Hardware(gpus, doubts, problems)
 
@@ -256,7 +256,8 @@ def _key(tree: Tree, device: str, uevent: dict[str, str]) -> str | None:
     link = tree.link(device)
     if link is not None and link != "device":
         return link
-    return uevent.get("PCI_SLOT_NAME") or uevent.get("OF_FULLNAME")
+    # A copy that followed the links has the device itself in each place, which is known by what it says of itself.
+    return uevent.get("PCI_SLOT_NAME") or uevent.get("OF_FULLNAME") or (str(uevent) if "DRIVER" in uevent else None)
 
 
 def _render_nodes(tree: Tree, names: list[str]) -> dict[str, str]:
@@ -280,7 +281,7 @@ def _only_node(tree: Tree, nodes: dict[str, str], *, alone: bool) -> str | None:
     return free[0] if len(free) == 1 else None
 
 
-def _gpu_of(tree: Tree, card: Card, node: str | None, problems: list[str]) -> Gpu:
+def _gpu_of(tree: Tree, card: Card, node: str | None, problems: list[str], now_s: float) -> Gpu:
     vendor, family = SOC_DRIVERS.get(card.driver or "", (VENDORS.get(card.vendor_id), ""))
     vendor = vendor or PCI_DRIVERS.get(card.driver or "")
     if card.bus is not None or not family:
@@ -298,7 +299,7 @@ def _gpu_of(tree: Tree, card: Card, node: str | None, problems: list[str]) -> Gp
     )  # fmt: skip
     if card.asleep:
         return gpu
-    figures, met = figures_of(tree, card.driver, f"{DRM}/{card.name}", card.bus, card.device_id)
+    figures, met = figures_of(tree, card.driver, f"{DRM}/{card.name}", card.bus, card.device_id, now_s)
     problems += met
     return msgspec.structs.replace(gpu, **figures)
 

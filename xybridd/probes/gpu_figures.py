@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from xybridd.probes.gpu_amd import parse_gpu_metrics, reasons_of_growth
+from xybridd.probes.growth import Growth
 from xybridd.probes.pci import PCI_DEVICES
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ _APUS = frozenset(
 HEAT_REASONS = frozenset(
     {"thermal", "prochot", "ratl", "vr_thermalert", "soc_thermal", "mem_thermal", "hw_thermal", "sw_thermal"}
 )
+
+_GROWTH = Growth()
+
+#: The kernel counts time asleep in steps; over less than this, a share of it says little.
+_SHORTEST_S = 1.0
 
 _LOAD = re.compile(r"(\d{1,4})(@\d+Hz)?")
 
@@ -81,8 +88,9 @@ def throttling(reasons: dict[str, int | None]) -> tuple[bool | None, list[str]]:
 class _Reader:
     """Reads attributes and keeps what went wrong."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, now_s: float) -> None:
         self.tree = tree
+        self.now_s = now_s
         self.problems: list[str] = []
 
     def number(self, path: str) -> int | None:
@@ -93,10 +101,10 @@ class _Reader:
 
 
 def figures_of(
-    tree: Tree, driver: str | None, card: str, bus: str | None, device_id: int
+    tree: Tree, driver: str | None, card: str, bus: str | None, device_id: int, now_s: float
 ) -> tuple[dict[str, Any], list[str]]:
     """The figures of a card by the names of `Gpu`'s fields, and the problems met."""
-    reader = _Reader(tree)
+    reader = _Reader(tree, now_s)
     if driver in {"amdgpu", "radeon"}:
         figures = _amd(reader, card, bus, device_id)
     elif driver in {"i915", "xe"}:
@@ -155,11 +163,42 @@ def _amd(reader: _Reader, card: str, bus: str | None, device_id: int) -> dict[st
         used = used + taken if used is not None and taken is not None else used
     return {
         **figures,
+        **_held_back(reader, device),
         "memory_total_bytes": total,
         "memory_used_bytes": used,
         "unified": unified,
         "utilization_percent": percent(reader.number(f"{device}/gpu_busy_percent")),
     }
+
+
+def _held_back(reader: _Reader, device: str) -> dict[str, Any]:
+    """Whether an AMD GPU is throttled and why; nothing where its table does not tell."""
+    table = reader.tree.bytes(f"{device}/gpu_metrics")
+    reader.problems += [table.problem] if table.problem else []
+    reasons, residencies = parse_gpu_metrics(table.value or b"")
+    if residencies:
+        grown = _GROWTH.since(f"{reader.tree.root} {device}", residencies, reader.now_s)
+        reasons = None if grown is None else reasons_of_growth(grown[0])
+    return {} if reasons is None else {"throttled": bool(reasons), "throttle_reasons": reasons}
+
+
+def _awake_percent(reader: _Reader, card: str) -> float | None:
+    """How much of the time since the last reading the busiest part of an Intel GPU was awake.
+
+    That is a little above the work done, since it stays awake for a while after each; who may not measure (perf) has
+    nothing better.
+    """
+    tree, device = reader.tree, f"{card}/device"
+    paths = [f"{card}/gt/{gt}/rc6_residency_ms" for gt in _named(tree, f"{card}/gt", "gt")]
+    for tile in _named(tree, device, "tile"):
+        gts = _named(tree, f"{device}/{tile}", "gt")
+        paths += [f"{device}/{tile}/{gt}/gtidle/idle_residency_ms" for gt in gts]
+    asleep_ms = {path: count for path in paths if (count := reader.number(path)) is not None and 0 <= count < 2**53}
+    grown = _GROWTH.since(f"{tree.root} {card}", asleep_ms, reader.now_s) if asleep_ms else None
+    if grown is None or not grown[0] or grown[1] < _SHORTEST_S:
+        return None
+    shares = [1 - by_ms / (grown[1] * 1000) for by_ms in grown[0].values()]
+    return round(100 * min(max(0.0, *shares), 1.0), 1)
 
 
 def _intel(reader: _Reader, card: str, bus: str | None) -> dict[str, Any]:
@@ -186,6 +225,7 @@ def _intel(reader: _Reader, card: str, bus: str | None) -> dict[str, Any]:
         "memory_total_bytes": total,
         "memory_used_bytes": total - free if total is not None and free is not None and free <= total else None,
         "unified": unified,
+        "utilization_percent": _awake_percent(reader, card),
         "throttled": throttled,
         "throttle_reasons": why,
     }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 
 from xybridd.core.capabilities import Confidence, Reading
+from xybridd.probes.macos import SYSCTL, VM_STAT, parse_sysctl, parse_vm_stat
 from xybridd.probes.probe import Probe, Quantity, sure, unknown
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def cgroup_room(tree: Tree, process: str) -> tuple[int, int, str] | None:
     What a cgroup leaves is its limit less what is in use, plus the file cache that the kernel would give back first.
     """
     tightest = None
-    for kind, path in parse_cgroup(tree.text(f"/proc/{process}/cgroup").value or ""):
+    stands = parse_cgroup(tree.text(f"/proc/{process}/cgroup").value or "")
+    # A recording may have left that file out; a container's own limits stand at the root that it sees.
+    for kind, path in stands or ([] if tree.live else [(_V2, ""), (_V1, "")]):
         for folder in _upwards(kind.folder, path):
             limit = tree.number(f"{folder}/{kind.limit}").value
             used = tree.number(f"{folder}/{kind.used}").value
@@ -93,11 +96,9 @@ def read_memory(tree: Tree, now_s: float, process: str = "self") -> dict[str, Re
     found = tree.text("/proc/meminfo")
     sizes = parse_meminfo(found.value or "")
     if "MemTotal" not in sizes:
-        if str(tree.root) != "/":
-            return {"memory": unknown(now_s, found.problem or "there is no /proc/meminfo")}
-        machine = psutil.virtual_memory()  # macOS
-        table = {"available_bytes": machine.available, "total_bytes": machine.total}
-        return {"memory": sure(table, now_s, "psutil.virtual_memory")}
+        if tree.platform == "darwin":
+            return {"memory": _of_a_mac(tree, now_s)}
+        return {"memory": unknown(now_s, found.problem or "there is no /proc/meminfo")}
     total = sizes["MemTotal"]
     available = sizes.get("MemAvailable", sizes.get("MemFree", 0))
     source, confidence = "/proc/meminfo", Confidence.HIGH if "MemAvailable" in sizes else Confidence.MEDIUM
@@ -108,6 +109,19 @@ def read_memory(tree: Tree, now_s: float, process: str = "self") -> dict[str, Re
             available, source = left, place
         total = min(total, limit)
     return {"memory": Reading({"available_bytes": available, "total_bytes": total}, confidence, source, now_s)}
+
+
+def _of_a_mac(tree: Tree, now_s: float) -> Reading:
+    if tree.live:
+        machine = psutil.virtual_memory()
+        table = {"available_bytes": machine.available, "total_bytes": machine.total}
+        return sure(table, now_s, "psutil.virtual_memory")
+    told, pages = tree.output(*SYSCTL), tree.output(*VM_STAT)
+    total = parse_sysctl((told.value or b"").decode(errors="replace")).get("hw.memsize", "")
+    available = parse_vm_stat((pages.value or b"").decode(errors="replace"))
+    if not total.isdecimal() or available is None:
+        return unknown(now_s, told.problem or pages.problem or "no size of memory", told.path)
+    return sure({"available_bytes": min(available, int(total)), "total_bytes": int(total)}, now_s, pages.path)
 
 
 MEMORY = Probe("memory", (Quantity("memory", "bytes", "table"),), read_memory)

@@ -7,14 +7,13 @@ the Apple Neural Engine.
 from __future__ import annotations
 
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from xybridd.core.capabilities import Confidence, Reading
-from xybridd.probes.macos import ask, ioreg_entries, mac_reading
-from xybridd.probes.pci import PciDevice, Stage, bus_address, driver_of, listing, pci_devices, uevent_of
+from xybridd.probes.macos import ioreg_entries, mac_reading
+from xybridd.probes.pci import PciDevice, Stage, bus_address, driver_of, pci_devices, uevent_of
 from xybridd.probes.probe import Probe, Quantity, none_there, unknown
 
 if TYPE_CHECKING:
@@ -209,12 +208,12 @@ def _qualcomm(tree: Tree) -> list[Npu]:
 
 def read_npu(tree: Tree, now_s: float) -> dict[str, Reading]:
     """``npu``: a list of what `Npu` holds, the accelerator class first."""
-    if sys.platform == "darwin" and str(tree.root) == "/":
-        return {"npu": mac_reading(parse_ioreg_npus(ask(*_IOREG) or b""), now_s, " ".join(_IOREG))}
-    names, problem = listing(tree, _ACCEL)
-    found, taken = _accel_class(tree, names)
+    if tree.platform == "darwin":
+        return {"npu": mac_reading(tree.output(*_IOREG), parse_ioreg_npus, now_s)}
+    listed = tree.listing(_ACCEL)
+    found, taken = _accel_class(tree, listed.value or [])
     on_pci, problems = _on_pci(tree, taken)
-    problems += [problem] if problem else []
+    problems += [listed.problem] if listed.problem else []
     found += on_pci
     if not any(npu.vendor == "Rockchip" for npu in found):
         found += _rockchip(tree)

@@ -57,15 +57,6 @@ def bus_address(text: str | None) -> str | None:
     return f"{int(found[1], 16):04x}:{found[2]}:{found[3]}".lower() if found else None
 
 
-def listing(tree: Tree, path: str) -> tuple[list[str], str | None]:
-    """The names in a folder, and the problem where it is there but could not be listed."""
-    names = tree.names(path)
-    if names:
-        return names, None
-    said = next((looked.said for looked in reversed(tree.looked) if looked.path == path), "not there")
-    return names, None if said in {"not there", "empty"} else f"{path}: {said}"
-
-
 def uevent_of(tree: Tree, device: str) -> dict[str, str]:
     return parse_uevent(tree.text(f"{device}/uevent").value or "")
 
@@ -95,10 +86,10 @@ def _id(number: int | None) -> int:
 
 def pci_devices(tree: Tree, wanted: Callable[[int], bool]) -> tuple[list[PciDevice], list[str]]:
     """The devices on the bus whose class is wanted, and the problems met."""
-    names, problem = listing(tree, PCI_DEVICES)
-    problems = [problem] if problem else []
+    listed = tree.listing(PCI_DEVICES)
+    problems = [listed.problem] if listed.problem else []
     devices = []
-    for name in names:
+    for name in listed.value or []:
         path = f"{PCI_DEVICES}/{name}"
         found = tree.number(f"{path}/class")
         class_code = found.value

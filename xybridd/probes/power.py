@@ -13,13 +13,13 @@ Rules, from the kernel's ``Documentation/ABI/testing/sysfs-class-power`` unless 
 from __future__ import annotations
 
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from xybridd.core.capabilities import Confidence, Reading
-from xybridd.probes.macos import ask, ioreg_entries
+from xybridd.probes.macos import ioreg_entries
+from xybridd.probes.pci import parse_uevent
 from xybridd.probes.probe import Probe, Quantity, none_there, sure, unknown
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _SUPPLIES = "/sys/class/power_supply"
 _PROFILE = "/sys/firmware/acpi/platform_profile"
 
+_TYPES = re.compile(r"(Battery|UPS|Mains|Unknown)$|USB|BrickID|Wireless")
+#: What a level is told by; where one cannot be read, the level is less sure.
+_HELD = re.compile(r"/(energy|charge)_(now|full): ")
 _STATUSES = ("Charging", "Discharging", "Not charging", "Full", "Unknown")
 #: Batteries of peripherals whose driver gives no scope (before Linux 3.3, and out of tree).
 _PERIPHERAL = re.compile(r"hid|wacom|sony_controller|ps-controller|nintendo|steam-controller|xpad|gip", re.IGNORECASE)
@@ -101,6 +104,8 @@ def judge_level(supply: Supply) -> Level | None:
     doubt = None
     if capacity is not None and abs(capacity - percent) > _CAPACITY_SLACK:
         doubt = f"{supply.name}: capacity says {capacity:.0f} %, its energies {percent:.0f} %; the energies count"
+    if now > 1.2 * full:  # a new battery may hold a little more than it says
+        doubt = f"{supply.name}: holds more than it can"
     if to_wh is None:
         return Level(percent, doubt=doubt)
     return Level(percent, now * to_wh, full * to_wh, doubt)
@@ -160,6 +165,7 @@ def judge_battery(supplies: list[Supply], now_s: float, source: str = _SUPPLIES)
     percent = sum(weight * each for weight, each in heavy) / sum(weight for weight, _ in heavy)
     doubts += [level.doubt for level in known if level.doubt]
     for supply, level in zip(batteries, levels, strict=True):
+        doubts += [] if level is None else filter(_HELD.search, supply.problems)
         if level is None:
             doubts += supply.problems or (f"{supply.name}: neither energy, charge nor capacity",)
         elif level.full_wh is None and len(batteries) > 1:
@@ -204,47 +210,65 @@ def _source_by_battery(status: str, now_s: float, path: str, *, unplugged: bool)
     return Reading("ac", Confidence.MEDIUM, path, now_s, reason)
 
 
-def read_supply(tree: Tree, name: str) -> Supply:
-    """All that matters of one supply. An attribute that cannot be read costs itself alone, and is a problem."""
-    folder = f"{_SUPPLIES}/{name}"
-    problems: list[str] = []
+def _can_be(attribute: str, value: int) -> bool:
+    return abs(value) <= _MOST and (value >= 0 or not attribute.startswith(("energy", "charge")))
 
-    def text(attribute: str) -> str:
-        found = tree.text(f"{folder}/{attribute}")
+
+class _SupplyFiles:
+    """The attributes of one supply. One that cannot be read costs itself alone, and is a problem."""
+
+    def __init__(self, tree: Tree, name: str) -> None:
+        self.folder = f"{_SUPPLIES}/{name}"
+        self.problems: list[str] = []
+        self._tree = tree
+        # Some recordings have that alone. Of this machine it is not read: it asks the battery for all it can tell.
+        self._uevent = {} if tree.live else parse_uevent(tree.text(f"{self.folder}/uevent").value or "")
+
+    def _told(self, attribute: str) -> str:
+        return self._uevent.get(f"POWER_SUPPLY_{attribute.upper()}", "")
+
+    def text(self, attribute: str) -> str:
+        found = self._tree.text(f"{self.folder}/{attribute}")
         if found.problem:
-            problems.append(found.problem)
-        return found.value or ""
+            self.problems.append(found.problem)
+        return found.value or self._told(attribute)
 
-    def number(attribute: str) -> int | None:
-        found = tree.number(f"{folder}/{attribute}")
-        problem = found.problem
-        if found.value is not None and abs(found.value) > _MOST:
-            problem = f"{found.path}: impossibly large"
+    def number(self, attribute: str) -> int | None:
+        found = self._tree.number(f"{self.folder}/{attribute}")
+        value, problem = found.value, found.problem
+        if value is None and problem is None and re.fullmatch(r"-?\d{1,20}", self._told(attribute)):
+            value = int(self._told(attribute))
+        if value is not None and not _can_be(attribute, value):
+            problem = f"{found.path}: cannot be"
         if problem:
-            problems.append(problem)
+            self.problems.append(problem)
             return None
-        return found.value
+        return value
 
-    kind = text("type")
-    if not kind and not problems and tree.names(folder):
-        problems.append(f"{folder}/type: not there")
-    if not kind or (
-        kind != "Battery" and kind not in {"Mains", "UPS"} and not kind.startswith(("USB", "Brick", "Wir"))
-    ):
-        return Supply(name, kind[:32], problems=tuple(problems))
-    status, scope = text("status"), text("scope")
+
+def read_supply(tree: Tree, name: str) -> Supply:
+    """All that matters of one supply."""
+    files = _SupplyFiles(tree, name)
+    kind = files.text("type")
+    if not kind and not files.problems and tree.names(files.folder):
+        files.problems.append(f"{files.folder}/type: not there")
+    if not _TYPES.match(kind):
+        files.problems += [f"{files.folder}/type: no type of supply: {kind[:40]!r}"] if kind else []
+        return Supply(name, "", problems=tuple(files.problems))
+    status, scope = files.text("status"), files.text("scope")
     numbers: dict[str, int] = {}
     if kind == "Battery":
-        numbers = {each: value for each in _NUMBERS if (value := number(each)) is not None}
+        numbers = {each: value for each in _NUMBERS if (value := files.number(each)) is not None}
+    present, online = files.number("present"), files.number("online")
     return Supply(
         name,
         kind[:32],
         scope=scope[:32],
-        present=number("present") != 0,
-        online=number("online"),
+        present=present != 0,
+        online=online,
         status=status if status in _STATUSES else "Unknown",
         numbers=numbers,
-        problems=tuple(problems),
+        problems=tuple(files.problems),
     )
 
 
@@ -265,23 +289,17 @@ def _read_profile(tree: Tree, now_s: float) -> Reading:
     return sure(profile, now_s, _PROFILE)
 
 
-def listed(tree: Tree, path: str) -> tuple[list[str], str | None]:
-    """The names in a folder, and the problem where there may be more than could be seen."""
-    names = tree.names(path)
-    said = tree.looked[-1].said if tree.looked else ""
-    return names, None if names or said in {"empty", "not there"} else f"{path}: {said}"
-
-
 def read_power(tree: Tree, now_s: float) -> dict[str, Reading]:
     """``battery`` (percent), ``power_source`` and ``power_profile``."""
-    if sys.platform == "darwin" and str(tree.root) == "/":
-        return read_power_macos(now_s)
-    names, problem = listed(tree, _SUPPLIES)
+    if tree.platform == "darwin":
+        return read_power_macos(tree, now_s)
+    listed = tree.listing(_SUPPLIES)
     profile = _read_profile(tree, now_s)
+    problem = listed.problem or (None if listed.value or tree.exists("/sys/class") else "there is no /sys/class")
     if problem:
         lost = unknown(now_s, problem, _SUPPLIES)
         return {"battery": lost, "power_source": lost, "power_profile": profile}
-    supplies = [read_supply(tree, name) for name in names]
+    supplies = [read_supply(tree, name) for name in listed.value or []]
     return {
         "battery": judge_battery(supplies, now_s),
         "power_source": judge_power_source(supplies, now_s),
@@ -291,6 +309,8 @@ def read_power(tree: Tree, now_s: float) -> dict[str, Reading]:
 
 # macOS
 
+_PMSET = ("/usr/bin/pmset", "-g", "batt")
+_IOREG = ("/usr/sbin/ioreg", "-a", "-rc", "AppleSmartBattery")
 
 _PMSET_BATTERY = re.compile(
     r"^ *-(?P<name>InternalBattery\S*).*?\s(?P<percent>\d{1,3})%; *(?P<status>[^;\n]+)(?P<rest>.*)$", re.MULTILINE
@@ -358,26 +378,22 @@ def parse_ioreg_battery(plist: bytes) -> list[Supply]:
     return supplies
 
 
-def read_power_macos(now_s: float) -> dict[str, Reading]:
+def read_power_macos(tree: Tree, now_s: float) -> dict[str, Reading]:
     """`read_power` of a Mac; it has no profile of this kind."""
-    pmset = ask("/usr/bin/pmset", "-g", "batt")
-    source, batteries = parse_pmset_batt((pmset or b"").decode(errors="replace"))
-    batteries = parse_ioreg_battery(ask("/usr/sbin/ioreg", "-a", "-rc", "AppleSmartBattery") or b"") or batteries
-    lost = unknown(now_s, "pmset -g batt: no answer", "pmset")
+    pmset = tree.output(*_PMSET)
+    source, batteries = parse_pmset_batt((pmset.value or b"").decode(errors="replace"))
+    batteries = parse_ioreg_battery(tree.output(*_IOREG).value or b"") or batteries
+    lost = unknown(now_s, pmset.problem or "pmset -g batt: it does not say", "pmset")
     return {
-        "battery": lost if pmset is None and not batteries else judge_battery(batteries, now_s, "ioreg"),
+        "battery": lost if pmset.value is None and not batteries else judge_battery(batteries, now_s, "ioreg"),
         "power_source": sure(source, now_s, "pmset") if source else lost,
         "power_profile": none_there(now_s, "macOS"),
     }
 
 
-POWER = Probe(
-    "power",
-    (
-        Quantity("battery", "percent", "table"),
-        Quantity("power_source", "", "state"),
-        Quantity("power_profile", "", "state"),
-    ),
-    read_power,
-    limit_s=2.0,  # a battery behind an embedded controller answers slowly
+_QUANTITIES = (
+    Quantity("battery", "percent", "table"),
+    *(Quantity(name, "", "state") for name in ("power_source", "power_profile")),
 )
+#: A battery behind an embedded controller answers slowly.
+POWER = Probe("power", _QUANTITIES, read_power, limit_s=2.0)

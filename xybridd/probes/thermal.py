@@ -15,14 +15,11 @@ Raspberry Pi's documentation of ``get_throttled``.
 from __future__ import annotations
 
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from xybridd.core.capabilities import Confidence, Reading, ThermalState
-from xybridd.probes.macos import ask
-from xybridd.probes.power import listed
 from xybridd.probes.probe import Probe, Quantity, none_there, sure, unknown
 
 if TYPE_CHECKING:
@@ -323,7 +320,7 @@ def _counters(tree: Tree, counters: Counters) -> Throttling:
             count = tree.number(path).value
             if count is not None and 0 <= count < 2**53:
                 counts[path] = count
-    grown = counters.grown(str(tree.root), counts)
+    grown = counters.grown(tree.root, counts)
     most = max(grown, key=lambda path: grown[path], default=None)
     entry = {"kind": "counter", "path": most, "grew_by": grown[most], "heat": True} if most else None
     return Throttling((entry,) if entry else (), (_CPUS,) if counts else ())
@@ -349,15 +346,17 @@ def _cooling(tree: Tree, names: list[str], *, tripped: bool) -> Throttling:
 
 def read_thermal(tree: Tree, now_s: float, counters: Counters = _COUNTERS) -> dict[str, Reading]:
     """``thermal_state``, not yet settled (`settle`), and ``thermal``: the sensors in °C, trips, what throttles."""
-    if sys.platform == "darwin" and str(tree.root) == "/":
-        return read_thermal_macos(now_s)
-    names, problem = listed(tree, _ZONES)
+    if tree.platform == "darwin":
+        return read_thermal_macos(tree, now_s)
+    listed = tree.listing(_ZONES)
+    names = listed.value or []
     sensors, left_out = read_sensors(tree, names)
     tripped = any(each.trips.passive_c is not None for each in sensors if each.type != _PACKAGE)
     parts = (_cooling(tree, names, tripped=tripped), _counters(tree, counters), _firmware(tree))
     throttling = Throttling(sum((part.active for part in parts), ()), sum((part.told_by for part in parts), ()))
     state = judge_thermal(sensors, throttling, now_s)
     if not sensors and not throttling.told_by:
+        problem = listed.problem or (None if tree.exists("/sys/class") else "there is no /sys/class")
         if problem:
             lost = unknown(now_s, problem, _ZONES)
             return {"thermal_state": lost, "thermal": lost}
@@ -387,12 +386,12 @@ def parse_thermal_pressure(text: str) -> ThermalState | None:
     return next((state for state, names in zip(_ORDER, _PRESSURE, strict=True) if last in names.split()), None)
 
 
-def read_thermal_macos(now_s: float) -> dict[str, Reading]:
+def read_thermal_macos(tree: Tree, now_s: float) -> dict[str, Reading]:
     """`read_thermal` of a Mac: the pressure level; temperatures are not to be had without root."""
     source = "com.apple.system.thermalpressurelevel"
-    answer = ask("/usr/bin/notifyutil", "-g", source, limit_s=0.9)
-    state = parse_thermal_pressure((answer or b"").decode(errors="replace"))
-    lost = unknown(now_s, "notifyutil -g: no level that is known", source)
+    answer = tree.output("/usr/bin/notifyutil", "-g", source)
+    state = parse_thermal_pressure((answer.value or b"").decode(errors="replace"))
+    lost = unknown(now_s, answer.problem or "notifyutil -g: no level that is known", source)
     table = unknown(now_s, "macOS tells temperatures to root alone", source)
     return {"thermal_state": sure(state, now_s, source) if state else lost, "thermal": table}
 

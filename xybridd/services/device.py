@@ -45,15 +45,17 @@ class Device:
         return shown
 
     async def advice(self, pid: int, model_size_mb: float | None, safety_margin: float) -> Advice:
-        """For the process `pid`: with the memory that its own cgroups leave it."""
+        """For the process `pid`: with what its own cgroups and its affinity leave it."""
         state = await self._sampler.state()
-        memory = await self._sampler.memory_of(pid)
+        left = await self._sampler.left_to(pid)
+        memory = left["memory"]
         if memory.value is None:
             memory = state.readings["memory"]
         available_mb = None if memory.value is None else memory.value["available_bytes"] // _MB
         return advise(
             state,
             available_mb=available_mb,
+            cores=left["cpu_cores"].value,
             model_size_mb=model_size_mb,
             safety_margin=safety_margin,
             before=self._told,
@@ -61,7 +63,7 @@ class Device:
 
     async def watch(self, link_id: int, push: Callable[[str, Any], None]) -> dict[str, Any]:
         """What is so now; from then on `push` is called with ``device.changed`` when it changes."""
-        now = await self._now(fresh_s=1.0)
+        now = self._now(await self._sampler.state(fresh_s=1.0))
         self._watchers[link_id] = push
         return now
 
@@ -70,15 +72,14 @@ class Device:
 
     async def sample(self, fresh_s: float) -> DeviceState:
         """Read the device, and tell those who watch what has changed."""
-        before = self._told, self._states(self._shown)
-        now = await self._now(fresh_s)
-        if before != (self._told, self._states(self._shown)):
+        before = self._states()
+        now = self._now(await self._sampler.read(fresh_s))
+        if before != self._states():
             for push in list(self._watchers.values()):
                 push("device.changed", now)
         return await self._sampler.state(fresh_s)
 
-    async def _now(self, fresh_s: float) -> dict[str, Any]:
-        state = await self._sampler.state(fresh_s)
+    def _now(self, state: DeviceState) -> dict[str, Any]:
         self._surround(state)
         memory = state.readings["memory"].value
         self._told = advise(
@@ -89,11 +90,14 @@ class Device:
         self._shown = self._capabilities(state)
         return {"capabilities": self._shown, "advice": msgspec.to_builtins(self._told)}
 
-    @staticmethod
-    def _states(shown: dict[str, Any] | None) -> tuple[Any, ...]:
-        """What counts as a change; a percent more or less of anything does not."""
-        if shown is None:
+    def _states(self) -> tuple[Any, ...]:
+        """What counts as a change; a percent more or less of anything does not, nor a reason that names it."""
+        shown, told = self._shown, self._told
+        if shown is None or told is None:
             return ()
         details = shown["details"]
-        values = (details.get(name, {}).get("value") for name in ("power_source", "power_profile", "default_route"))
-        return (shown["thermal_state"], shown["has_gpu"], shown["has_npu"], *values)
+        values = (
+            details.get(name, {}).get("value") for name in ("power_source", "power_profile", "default_route", "metered")
+        )
+        plain = msgspec.structs.replace(told, reasons=[], available_mb=None)
+        return (plain, shown["thermal_state"], shown["has_gpu"], shown["has_npu"], *values)

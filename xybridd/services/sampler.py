@@ -1,85 +1,106 @@
-"""What the device is right now: runs the probes on a thread and remembers what they said.
+"""What the device is right now: has the probes run, and remembers what they said.
 
-Each probe has a time limit of its own. One that does not come back in time is left on its thread, and the others go on
-on a new one; it is not asked again until it has come back. Who asks while the probes run shares their answer.
+Who asks while the probes run shares their answer. Nobody waits long for it: when a sensor hangs, what was known before
+is the answer, with its age; so a probe that hangs delays no record and no advice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from xybridd.core.capabilities import DeviceState, Reading, ThermalState, capabilities_from
-from xybridd.probes.gpu_figures import HEAT_REASONS
+from xybridd.probes.cpu import read_cores_of
 from xybridd.probes.memory import read_memory
-from xybridd.probes.probe import Probe, unknown
-from xybridd.probes.register import PROBES
-from xybridd.probes.thermal import Settled, settle, worst
+from xybridd.probes.probe import Probe, Quantity
+from xybridd.probes.register import PROBES, together
+from xybridd.probes.thermal import Settled, settle
 from xybridd.probes.tree import Tree
-from xybridd.worker import Worker
+from xybridd.services.probing import Probing, all_unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from xybridd.services.clock import Clock
 
-log = logging.getLogger(__name__)
-
 #: A state younger than this is not read again.
 FRESH_S = 10.0
+
+#: How long who asks waits for a new state: with an older one at hand, and with none.
+_PATIENCE_S = 0.25
+_FIRST_PATIENCE_S = 1.0
+
+
+_LEFT = (Quantity("memory", "bytes", "table"), Quantity("cpu_cores", "cores", "number"))
 
 
 class Sampler:
     """Nothing runs until somebody asks."""
 
-    def __init__(self, clock: Clock, root: Path | None = None, probes: Sequence[Probe] = PROBES) -> None:
+    def __init__(self, clock: Clock, probes: Sequence[Probe] = PROBES, open_tree: Callable[[], Tree] = Tree) -> None:
         self._clock = clock
-        self._root = root
+        self._open_tree = open_tree
         self._probes = probes
+        self._probing = Probing(clock.monotonic_s)
+        # On a thread of its own: who asks for advice waits for no sensor.
+        self._processes = Probing(clock.monotonic_s)
         self._state: DeviceState | None = None
         self._taken_s = 0.0
+        self._so_far: dict[str, dict[str, Reading]] = {}
         self._reading: asyncio.Task[DeviceState] | None = None
-        self._worker: Worker | None = None
-        #: Probes that did not come back yet, and since when they are away.
-        self._away: dict[str, float] = {}
         self._settled: Settled | None = None
 
     async def state(self, fresh_s: float = FRESH_S) -> DeviceState:
-        """The device's state, at most `fresh_s` old."""
+        """The device's state, at most `fresh_s` old; an older one where a probe takes its time."""
+        reading = self.read(fresh_s)
+        if reading.done():
+            return reading.result()
+        patience_s = _FIRST_PATIENCE_S if self._state is None else _PATIENCE_S
+        await asyncio.wait([reading], timeout=patience_s)
+        if reading.done():
+            return reading.result()
+        return self._state or self._partly()
+
+    def read(self, fresh_s: float) -> asyncio.Future[DeviceState]:
+        """The state when every probe came back or was given up."""
         if self._state is not None and self._clock.monotonic_s() - self._taken_s < fresh_s:
-            return self._state
+            known: asyncio.Future[DeviceState] = asyncio.get_running_loop().create_future()
+            known.set_result(self._state)
+            return known
         if self._reading is None:
             self._reading = asyncio.create_task(self._read(), name="probes")
-        return await asyncio.shield(self._reading)
+        return asyncio.shield(self._reading)
 
-    async def memory_of(self, pid: int) -> Reading:
-        """Memory as it is left to that process, by its own cgroups."""
-        tree = self._tree()
-        probe = Probe(f"memory of {pid}", (), lambda _, now_s: read_memory(tree, now_s, str(pid)))
-        readings = await self._run(probe, tree)
-        return readings.get("memory") or unknown(self._clock.monotonic_s(), "the process is gone")
+    async def left_to(self, pid: int) -> dict[str, Reading]:
+        """``memory`` and ``cpu_cores`` as they are left to that process, by its own cgroups and affinity."""
+
+        def read(tree: Tree, now_s: float) -> dict[str, Reading]:
+            process = str(pid)
+            return {**read_memory(tree, now_s, process), "cpu_cores": read_cores_of(tree, now_s, process)}
+
+        return await self._processes.run([Probe(f"process {pid}", _LEFT, read)], self._open_tree(), {})
 
     def stop(self) -> None:
-        if self._worker is not None:
-            self._worker.stop()
+        self._probing.stop()
+        self._processes.stop()
 
-    def _tree(self) -> Tree:
-        return Tree() if self._root is None else Tree(self._root)
+    def _partly(self) -> DeviceState:
+        """Before there was ever a whole state: what is known so far."""
+        now_s = self._clock.monotonic_s()
+        readings: dict[str, Reading] = {}
+        for probe in self._probes:
+            readings |= self._so_far.get(probe.name) or all_unknown(probe, now_s, "still reading, for the first time")
+        return together(readings)
 
     async def _read(self) -> DeviceState:
         try:
-            tree = self._tree()
-            readings: dict[str, Reading] = {}
-            self._taken_s = self._clock.monotonic_s()
-            for probe in self._probes:
-                readings |= await self._run(probe, tree)
+            taken_s, self._so_far = self._clock.monotonic_s(), {}
+            readings = await self._probing.run(self._probes, self._open_tree(), self._so_far)
+            readings = together(readings).readings
             self._settle_heat(readings)
-            self._state = DeviceState(capabilities_from(readings), readings)
+            self._state, self._taken_s = DeviceState(capabilities_from(readings), readings), taken_s
             return self._state
         finally:
             self._reading = None
@@ -89,45 +110,7 @@ class Sampler:
         judged = readings.get("thermal_state")
         if judged is None or judged.value is None:
             return
-        table = readings["thermal"].value or {}
+        table = (readings["thermal"].value if "thermal" in readings else None) or {}
         now, warmer = ThermalState(judged.value), ThermalState(table.get("state_if_5c_warmer", judged.value))
-        gpus = readings["gpu"].value if "gpu" in readings else None
-        if any(HEAT_REASONS.intersection(gpu.get("throttle_reasons", ())) for gpu in gpus or []):
-            now, warmer = worst([now, ThermalState.HOT]), worst([warmer, ThermalState.HOT])
         self._settled = settle(self._settled, now, warmer, judged.taken_s)
         readings["thermal_state"] = msgspec.structs.replace(judged, value=self._settled.state)
-
-    async def _run(self, probe: Probe, tree: Tree) -> dict[str, Reading]:
-        """A probe's readings; unknown, with the reason, when it fails or does not come back in time."""
-        now_s = self._clock.monotonic_s()
-        if probe.name in self._away:
-            return _all_unknown(probe, now_s, f"still reading, for {now_s - self._away[probe.name]:.0f} s")
-        if self._worker is None:
-            self._worker = Worker(asyncio.get_running_loop(), "xybridd-probes")
-            self._worker.start()
-        answer = self._worker.run(partial(probe.read, tree, now_s))
-        try:
-            return await asyncio.wait_for(asyncio.shield(answer), probe.limit_s)
-        except TimeoutError:
-            self._leave(probe, answer, now_s)
-            return _all_unknown(probe, now_s, f"no answer within {probe.limit_s:g} s")
-        except Exception as error:  # whatever a probe of hardware runs into, the others go on
-            log.exception("the probe %s failed", probe.name)
-            return _all_unknown(probe, now_s, f"the probe failed: {error}")
-
-    def _leave(self, probe: Probe, answer: asyncio.Future[dict[str, Reading]], now_s: float) -> None:
-        log.warning("the probe %s does not come back; the others go on without it", probe.name)
-        self._away[probe.name] = now_s
-        if self._worker is not None:
-            self._worker.stop()  # its thread ends when the probe comes back
-            self._worker = None
-
-        def back(answer: asyncio.Future[dict[str, Reading]]) -> None:
-            self._away.pop(probe.name, None)
-            answer.exception()
-
-        answer.add_done_callback(back)
-
-
-def _all_unknown(probe: Probe, now_s: float, reason: str) -> dict[str, Reading]:
-    return {quantity.name: unknown(now_s, reason) for quantity in probe.quantities}
