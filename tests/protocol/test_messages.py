@@ -29,7 +29,11 @@ def test_an_older_daemon_takes_a_newer_client(kind: type[msgspec.Struct]) -> Non
     [
         (messages.SessionStartParams, {}, {"session_id": None, "started_at_ms": None, "labels": {}}),
         (messages.SessionParams, {}, {"session_id": None}),
-        (messages.SessionListParams, {}, {"active": None, "app": None, "since_ms": None, "limit": 100}),
+        (
+            messages.SessionListParams,
+            {},
+            {"active": None, "app": None, "since_ms": None, "until_ms": None, "limit": 100},
+        ),
         (
             messages.RecordErrorParams,
             {"error": "x"},

@@ -137,6 +137,22 @@ def test_everything_goes_and_one_request_asks_for_all_of_it(tmp_path: Path) -> N
     at_desk(test, tmp_path, "xybrid", "file")
 
 
+def test_what_was_sent_takes_nothing_with_it_that_still_waits(tmp_path: Path) -> None:
+    """The row of an export that was delivered is free again, and the next export may be given its number."""
+
+    async def test(d: Desk, forgetting: Forgetting) -> None:
+        _, sent = await one(d)
+        d.xybrid.says = lambda _job: DOWN
+        _, waits = await one(d)
+        await forgetting.session(d.b.link(ADA), sent)
+        d.xybrid.says = lambda _job: OK
+        await d.pass_time(301)
+        assert waits in d.xybrid.sessions
+        assert (await d.tally()).evicted == 0
+
+    at_desk(test, tmp_path)
+
+
 def test_nothing_of_it_is_left_in_the_files(tmp_path: Path) -> None:
     async def test(d: Desk, forgetting: Forgetting) -> None:
         await d.uploader.pause(paused=True)

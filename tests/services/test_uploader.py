@@ -258,6 +258,42 @@ def test_what_only_the_owner_can_mend_is_tried_every_quarter_of_an_hour(tmp_path
     at_desk(test, tmp_path)
 
 
+def test_a_sink_that_made_its_requests_says_when_its_turn_comes(tmp_path: Path) -> None:
+    async def test(d: Desk) -> None:
+        await d.ended(2)
+        await d.at_rest()
+        (shown,) = (await d.uploader.status())["sinks"]
+        assert (shown["state"], shown["queued"]) == ("waiting", 1)
+        assert shown["next_attempt_in_s"] == pytest.approx(60)
+        assert "1 requests in the last minute" in shown["reason"]
+        await d.pass_time(60)
+        (shown,) = (await d.uploader.status())["sinks"]
+        assert (shown["state"], shown["next_attempt_in_s"]) == ("idle", None)
+
+    at_desk(test, tmp_path, per_minute=1, most_items=1)
+
+
+@pytest.mark.parametrize(
+    ("came", "shown"), [(status(503), (503, None)), (DOWN, (None, "connect")), (status(401), (401, None))]
+)
+def test_how_the_last_attempt_failed_is_told(
+    tmp_path: Path, came: Outcome, shown: tuple[int | None, str | None]
+) -> None:
+    async def test(d: Desk) -> None:
+        d.xybrid.says = lambda _job: came
+        await d.ended(1)
+        await d.at_rest()
+        (found,) = (await d.uploader.status())["sinks"]
+        assert (found["last_status"], found["last_failure"]) == shown
+        d.xybrid.says = lambda _job: OK
+        d.uploader.send_now()
+        await d.at_rest()
+        (found,) = (await d.uploader.status())["sinks"]
+        assert (found["last_status"], found["last_failure"], found["last_error"]) == (None, None, None)
+
+    at_desk(test, tmp_path)
+
+
 def test_a_day_at_a_dead_server_is_few_requests(tmp_path: Path) -> None:
     async def test(d: Desk) -> None:
         d.xybrid.says = lambda _job: DOWN

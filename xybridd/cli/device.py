@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from xybridd.cli.device_history import history
 from xybridd.cli.output import call, console, daemon, json_option, on_terminal, print_json
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ def _tell(now: dict[str, Any], *, as_json: bool) -> None:
     if on_terminal():
         click.clear()
     _print(now["capabilities"], now["advice"])
+
+
+device.add_command(history)
 
 
 @device.command()

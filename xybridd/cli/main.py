@@ -26,11 +26,18 @@ _COMMANDS = {
     "status": "Is the daemon well, and what is it doing?",
     "sessions": "Look at what was recorded.",
     "record": "Record from a shell.",
+    "upload": "What leaves this device: see it, steer it.",
+    "export": "See what would be sent next, or write sessions into a file.",
+    "import": "Queue what another device wrote into a file.",
+    "forget": "Delete sessions, here and where they were sent to.",
     "device": "What this device is, how sure that is, and from where.",
     "advice": "What an app had better do now, and why.",
     "config": "Look at the configuration.",
     "receive": "Receive exports here, to see what a device sends.",
 }
+
+#: Of commands whose name is a word of Python.
+_PYTHON_NAMES = {"import": "import_"}
 
 
 class _Late(click.Group):
@@ -42,7 +49,8 @@ class _Late(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(import_module(f"xybridd.cli.{cmd_name}"), cmd_name)
+        name = _PYTHON_NAMES.get(cmd_name, cmd_name)
+        command = getattr(import_module(f"xybridd.cli.{name}"), name)
         assert isinstance(command, click.Command)  # noqa: S101
         return command
 
@@ -54,7 +62,7 @@ class _Late(click.Group):
 @click.group(cls=_Late, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", prog_name="xybridd", message="%(prog)s %(version)s")
 def cli() -> None:
-    """On-device telemetry: apps record inferences, the daemon keeps them, you look at them.
+    """On-device telemetry: apps record, the daemon keeps it, you look at it.
 
     \b
     Start the daemon:      xybridd run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from datetime import datetime
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from xybridd.errors import XybriddError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
+    from rich.progress import Progress
 
     from xybridd.client.connection import Connection
 
@@ -97,3 +101,52 @@ def ticks(every_s: float, lasting_s: float | None) -> Iterator[float]:
 
 def on_terminal() -> bool:
     return sys.stdout.isatty()
+
+
+def plain(text: str) -> str:
+    """What an app or a server wrote, as it is: brackets are not rich's markup, control characters do nothing."""
+    from rich.markup import escape
+
+    return escape("".join(each if each.isprintable() else "·" for each in text))
+
+
+def progress() -> Progress:
+    """A bar on standard error, on a terminal only, gone when it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def make_sure(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone. Raises UsageError where there is nobody to ask."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask on; give --yes if you mean it")
+    if not click.confirm(question, err=True):
+        raise XybriddError("nothing was done")
+
+
+_UNITS_S = {"d": 86_400, "h": 3600, "min": 60, "m": 60, "s": 1}
+
+
+def ago(text: str) -> float:
+    """The type of an option that takes a length of time, such as ``7d``, ``24h``, ``30min``, ``45s``: its seconds."""
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]+)?) ?(d|h|min|m|s)", text.strip())
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no length of time; expected something like 7d, 24h, 30min or 45s")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def since_ms(ago_s: float | None) -> int | None:
+    """The UTC milliseconds of so long ago."""
+    return None if ago_s is None else max(0, int((time.time() - ago_s) * 1000))

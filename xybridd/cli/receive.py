@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,8 @@ def _echo_json(value: Any) -> None:
 def _sum_up(seen: dict[str, Any]) -> None:
     events, metrics = seen["counts"], [batch for batch in seen["batches"] if batch.metrics]
     sessions = {row["session_id"] for row in events}
+    if sys.stderr.isatty():
+        click.echo(err=True)  # the terminal stands behind its ^C
     refused = sum(1 for request in seen["requests"] if request.status is not None and request.status >= 400)
     click.echo(
         f"{len(events)} events of {len(sessions)} sessions and {sum(batch.points for batch in metrics)} points in "

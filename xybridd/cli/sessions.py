@@ -15,6 +15,7 @@ from xybridd.cli.output import (
     json_option,
     ms,
     on_terminal,
+    plain,
     print_json,
     span,
     ticks,
@@ -37,7 +38,7 @@ def sessions() -> None:
     """
 
 
-def _find(connection: Connection, given: str | None, app: str | None = None) -> str:
+def find_session(connection: Connection, given: str | None, app: str | None = None) -> str:
     """The id that starts with `given`; the newest session's when nothing is given."""
     found: list[dict[str, Any]] = connection.call(
         "session.list", {"limit": 10_000 if given else 1, **({"app": app} if app else {})}
@@ -86,13 +87,13 @@ def list_(*, active: bool | None, app: str | None, limit: int, as_json: bool) ->
     for each in found:
         table.add_row(
             each["session_id"][:8],
-            _plain(each["app"]),
+            plain(each["app"]),
             clock_time(each["started_at"]),
             "[green]active[/]" if each["ended_at"] is None else each["end_reason"],
             f"{each['total_inferences']:,}",
             f"[red]{each['error_count']:,}[/]" if each["error_count"] else "0",
             f"{each['avg_latency_ms']:,}",
-            _plain(", ".join(each["models_used"])),
+            plain(", ".join(each["models_used"])),
         )
     console().print(table)
 
@@ -125,7 +126,7 @@ def show(
         if watch:
             _watch(connection, session_id, app, every, lasting)
             return
-        found = connection.call("session.get", {"session_id": _find(connection, session_id, app)})
+        found = connection.call("session.get", {"session_id": find_session(connection, session_id, app)})
         if as_json:
             print_json(found)
         else:
@@ -137,7 +138,7 @@ def show(
 def _watch(
     connection: Connection, session_id: str | None, app: str | None, every: float, lasting: float | None
 ) -> None:
-    wanted = _find(connection, session_id, app)
+    wanted = find_session(connection, session_id, app)
     if not on_terminal():
         # A log file, a pipe: a line a time, and the whole at the end.
         out = console()
@@ -162,7 +163,7 @@ def export(session_id: str | None) -> None:
     """The session's export (TelemetryExport 2.0), as JSON; nothing is uploaded."""
     connection = daemon()
     try:
-        print_json(connection.call("session.export", {"session_id": _find(connection, session_id)}))
+        print_json(connection.call("session.export", {"session_id": find_session(connection, session_id)}))
     finally:
         connection.close()
 
@@ -174,7 +175,7 @@ def end(session_id: str | None, *, as_json: bool) -> None:
     """End a session; nothing is deleted."""
     connection = daemon()
     try:
-        export = connection.call("session.end", {"session_id": _find(connection, session_id)})
+        export = connection.call("session.end", {"session_id": find_session(connection, session_id)})
     finally:
         connection.close()
     if as_json:
@@ -189,13 +190,6 @@ def end(session_id: str | None, *, as_json: bool) -> None:
 # How a session looks
 
 
-def _plain(text: str) -> str:
-    """What an app wrote, as it is: brackets are not rich's markup, control characters do nothing to the terminal."""
-    from rich.markup import escape
-
-    return escape("".join(each if each.isprintable() else "·" for each in text))
-
-
 def _page(found: dict[str, Any]) -> Group:
     from rich.console import Group
     from rich.text import Text
@@ -205,10 +199,10 @@ def _page(found: dict[str, Any]) -> Group:
     now_ms = time.time() * 1000 if ended is None else ended
     state = "[green]active[/]" if ended is None else f"ended ({more['end_reason']})"
     head = (
-        f"[bold]{_plain(more['app'])}[/] · session {found['session_id']} · {state} · started "
+        f"[bold]{plain(more['app'])}[/] · session {found['session_id']} · {state} · started "
         f"{clock_time(found['started_at'])}, {span((now_ms - found['started_at']) / 1000)}"
     )
-    labels = "  ".join(f"[dim]{_plain(key)}=[/]{_plain(value)}" for key, value in more.get("labels", {}).items())
+    labels = "  ".join(f"[dim]{plain(key)}=[/]{plain(value)}" for key, value in more.get("labels", {}).items())
     total = f"[bold]{found['total_inferences']:,}[/] calls, avg [bold]{found['avg_latency_ms']:,}[/] ms, " + (
         f"[red]{found['error_count']:,} errors[/]" if found["error_count"] else "no errors"
     )
@@ -235,7 +229,7 @@ def _models(found: dict[str, Any]) -> Any:
         latency = details.get(key, {}).get("latency_ms", {})
         rate = details.get(key, {}).get("stats", {}).get("tokens_per_second", {}).get("mean")
         table.add_row(
-            _plain(key.removesuffix("@")),
+            plain(key.removesuffix("@")),
             f"{metric['call_count']:,}",
             f"[red]{metric['error_count']:,}[/]" if metric["error_count"] else "0",
             *(ms(latency.get(name)) for name in ("p50", "p90", "p99", "max")),
@@ -253,7 +247,5 @@ def _errors(found: dict[str, Any]) -> Any:
     table.add_column("last", no_wrap=True)
     table.add_column("error", overflow="fold")
     for error in sorted(found["errors"], key=lambda each: -int(each["count"])):
-        table.add_row(
-            f"{error['count']:,}", error["category"], clock_time(error["last_seen"]), _plain(error["message"])
-        )
+        table.add_row(f"{error['count']:,}", error["category"], clock_time(error["last_seen"]), plain(error["message"]))
     return table

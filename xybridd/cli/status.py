@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from xybridd.cli.output import call, console, json_option, print_json, size, span
+from xybridd.cli.upload_page import balance, in_a_line
 
 
 @click.command()
@@ -52,10 +53,12 @@ def _show(found: dict[str, Any]) -> None:
     ):
         if amount:
             table.add_row(name, f"{amount:,}")
+    for sink, tally in ledger["exports"].items():
+        table.add_row(f"exports ({sink})", balance(tally))
     used = size(storage["used_bytes"]) if "used_bytes" in storage else "unknown"
     table.add_row("storage", f"{used} of {size(storage['quota_bytes'])}, {storage['path']}")
     for salvage in storage.get("salvages", []):
         table.add_row("salvaged", f"{salvage['rows_saved']} rows; the damaged file is {salvage['set_aside']}")
-    table.add_row("upload", found["upload"]["state"])
+    table.add_row("upload", in_a_line(found["upload"]))
     table.add_row("device", found["device_id"])
     out.print(table)

@@ -38,16 +38,20 @@ _CAPABILITIES_FRESH_S = 1.0
 async def _hello(services: Services, link: Link, params: m.HelloParams) -> Reply:
     identity = Identity(link.uid, params.app, str(params.client_id), params.app_version, params.sdk_version)
     last_seq = await services.recorder.hello(link, identity, params.session_id)
-    limits = services.config.limits
     return Reply(
         m.HelloResult(
             protocol=m.PROTOCOL_VERSION,
             daemon_version=__version__,
             device_id=services.recorder.installation.device_id,
             last_seq=last_seq,
-            limits={"max_frame_bytes": limits.max_frame_bytes, "max_batch_records": limits.max_batch_records},
+            limits=_limits(services),
         )
     )
+
+
+def _limits(services: Services) -> dict[str, int]:
+    limits = services.config.limits
+    return {"max_frame_bytes": limits.max_frame_bytes, "max_batch_records": limits.max_batch_records}
 
 
 async def _session_start(services: Services, link: Link, params: m.SessionStartParams) -> Reply:
@@ -79,6 +83,7 @@ async def _session_list(services: Services, link: Link, params: m.SessionListPar
         active=params.active,
         app=params.app,
         since_ms=params.since_ms,
+        until_ms=params.until_ms,
         limit=params.limit,
     )
     return Reply({"sessions": await services.recorder.sessions(wanted)})
@@ -170,6 +175,7 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
                 "quota_bytes": services.retention.quota_bytes,
                 **stored,
             },
+            "limits": _limits(services),
             "upload": upload,
             "ledger": recorder.pending.shown_ledger(),
         }

@@ -72,6 +72,7 @@ class SessionListParams(msgspec.Struct, frozen=True):
     active: bool | None = None
     app: _AppName | None = None
     since_ms: TimestampMs | None = None
+    until_ms: TimestampMs | None = None
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
 
 

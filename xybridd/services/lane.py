@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 
 from xybridd.core.address import leads_here, shown_url
-from xybridd.core.delivery import Job, Outcome, SinkName, Target
+from xybridd.core.delivery import Failure, Job, Outcome, SinkName, Target
 from xybridd.core.holding import Facts, Holding, facts_of
 from xybridd.core.retry import BREAKER_FAILURES, RateLimit, Verdict, Wait, decide, wait_of
 from xybridd.errors import StorageError
@@ -73,6 +73,8 @@ class SinkState(msgspec.Struct):
     by_network: bool = False
     last_error: str | None = None
     last_error_at_ms: int | None = None
+    last_status: int | None = None
+    last_failure: Failure | None = None
     last_success_at_ms: int | None = None
 
 
@@ -259,6 +261,7 @@ class Lane:
         if error != state.last_error:
             log.warning("the sink %s did not take a batch: %s", self.sink, error)
         state.last_error, state.last_error_at_ms = error, clock.wall_ms()
+        state.last_status, state.last_failure = outcome.status, outcome.failure
         state.by_network = outcome.status is None
         state.blocked = verdict.action == "pause"
         # A receiver that refuses a batch is alive: what it is sent next is another matter.
@@ -306,16 +309,24 @@ class Lane:
     def shown(self, *, queued: bool) -> dict[str, Any]:
         """How this sink does: a line of the status."""
         state, next_in_s, doing = self.state, self.next_in_s(), self._doing(queued=queued)
+        reason = self.held if doing == "holding" else state.last_error
+        if doing == "waiting" and (turn_in_s := self._rate.left_s(self._around.clock.monotonic_s())) > 0:
+            next_in_s, reason = (
+                turn_in_s,
+                f"it made {self._rate.most} requests in the last minute, and may not make more",
+            )
         return {
             "sink": self.sink,
             "endpoint": self.target.endpoint if self.sink == "file" else shown_url(self.target.endpoint),
             "state": doing,
-            "reason": self.held if doing == "holding" else state.last_error,
+            "reason": reason,
             "in_flight": len(self.in_flight.rows) if self.in_flight is not None else 0,
             "next_attempt_in_s": None if next_in_s is None else round(next_in_s, 3),
             "failures": state.failures,
-            "circuit_open": state.failures >= BREAKER_FAILURES and next_in_s is not None,
+            "circuit_open": state.failures >= BREAKER_FAILURES and doing == "retrying",
             "last_error": state.last_error,
             "last_error_at_ms": state.last_error_at_ms,
+            "last_status": state.last_status,
+            "last_failure": state.last_failure,
             "last_success_at_ms": state.last_success_at_ms,
         }

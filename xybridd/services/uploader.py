@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from xybridd.core.address import shown_url
 from xybridd.core.advice import LOW_BATTERY
-from xybridd.core.delivery import TAKES, Job, SinkName
+from xybridd.core.delivery import TAKES, Job, SinkName, Target
 from xybridd.core.holding import facts_of
 from xybridd.core.outbox import KEPT, Tally
 from xybridd.services.lane import Lane, Sender, Settings, SinkState, UploadContext
@@ -130,8 +131,7 @@ class Uploader:
                 )
             )
             if batch is not None:
-                target = msgspec.structs.replace(lane.target, key=None, headers={})
-                out.append(msgspec.to_builtins(Job(target, batch.key, batch.items, batch.again)))
+                out.append(msgspec.to_builtins(Job(_shown(lane.target), batch.key, batch.items, batch.again)))
         return out
 
     async def status(self) -> dict[str, Any]:
@@ -159,6 +159,12 @@ class Uploader:
                 sink: tally for sink, tally in ledger.items() if sink not in self.lanes and tally["queued"]
             },
         }
+
+
+def _shown(target: Target) -> Target:
+    """Without its secrets."""
+    endpoint = target.endpoint if target.sink == "file" else shown_url(target.endpoint)
+    return msgspec.structs.replace(target, endpoint=endpoint, key=None, headers={})
 
 
 def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -289,7 +289,8 @@ def remove(connection: sqlite3.Connection, row_ids: Sequence[int], event: Event)
             continue
         sink, state, batch, *body = found
         connection.execute("DELETE FROM outbox WHERE id = ?", (row_id,))
-        _drop_body(connection, *body)
+        if state != State.DELIVERED:  # of a mark the body went when it was delivered; its id may be another's by now
+            _drop_body(connection, *body)
         if batch is not None:
             connection.execute(
                 "UPDATE outbox SET state = 'queued', batch = NULL"

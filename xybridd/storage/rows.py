@@ -260,11 +260,16 @@ class SessionFilter(msgspec.Struct, frozen=True):
     active: bool | None = None
     app: str | None = None
     since_ms: int | None = None
+    until_ms: int | None = None
     limit: int = 100
 
 
 def list_sessions(connection: sqlite3.Connection, wanted: SessionFilter) -> list[SessionSummary]:
-    """Newest first. ``since_ms`` keeps sessions that were still open then, or started later."""
+    """Newest first.
+
+    ``since_ms`` keeps sessions that were still open then, or started later, ``until_ms`` those that had started by
+    then, so that a long list can be read in parts.
+    """
     where, args = ["1"], list[Any]()
     if wanted.uid is not None:
         where.append("uid = ?")
@@ -277,6 +282,9 @@ def list_sessions(connection: sqlite3.Connection, wanted: SessionFilter) -> list
     if wanted.since_ms is not None:
         where.append("(ended_at_ms IS NULL OR ended_at_ms >= ?)")
         args.append(wanted.since_ms)
+    if wanted.until_ms is not None:
+        where.append("started_at_ms <= ?")
+        args.append(wanted.until_ms)
     rows = connection.execute(
         f"{_GET_HEAD} WHERE {' AND '.join(where)} ORDER BY started_at_ms DESC, id DESC LIMIT ?",
         (*args, wanted.limit),

@@ -106,8 +106,12 @@ class Receiver:
 
     def seen(self) -> dict[str, Any]:
         """Everything it has: ``batches``, ``counts``, ``deliveries``, ``repeats``, ``requests``."""
-        found: dict[str, Any] = self._call("GET", "/seen")
+        found: dict[str, Any] = msgspec.json.decode(self._call("GET", "/seen"))
         return found
+
+    def last_body(self) -> bytes:
+        """Of the last batch that was new, as it was before it was compressed."""
+        return self._call("GET", "/last")
 
     def counts(self) -> dict[tuple[str, int], int]:
         """How often it counted each (session id, revision); once is right."""
@@ -117,7 +121,7 @@ class Receiver:
             if row["event_type"] == "SessionExport"
         }
 
-    def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
+    def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:
         with closing(self._connection()) as connection:
             try:
                 connection.request(method, path, body)
@@ -127,7 +131,7 @@ class Receiver:
                 raise ReceiverError(f"the receiver does not answer: {error}") from error
         if answer.status != 200:
             raise ReceiverError(said.decode("utf-8", "replace"))
-        return msgspec.json.decode(said)
+        return said
 
     def _connection(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)

@@ -74,13 +74,16 @@ class Inbox:
         self.taken: dict[str, Taken] = {}
         self.repeats = 0
         self.requests: list[RequestLine] = []
+        #: Of the last batch that was new, before it was compressed.
+        self.last_body = b""
 
-    def take(self, batch: Taken) -> bool:
-        """False when it was there already."""
+    def take(self, batch: Taken, body: bytes = b"") -> bool:
+        """False when it was there already. ``body`` is what it came in."""
         if batch.key and batch.key in self.taken:
             self.repeats += 1
             return False
         self.taken[batch.key or f"without a key {len(self.taken)}"] = batch
+        self.last_body = body
         return True
 
     def counts(self) -> Counter[tuple[str, int, str]]:

@@ -4,6 +4,7 @@
     POST …/v1/metrics        OTLP metrics in protobuf, likewise
     POST /control            {"behaviours": [...], "seed": 0}: how to misbehave from now on; replaces what was there
     GET  /seen               everything it has, as JSON
+    GET  /last               the body of the last batch that was new, as it was before it was compressed
 
 Two requests with one key at the same time: the second waits for the first, then is a repeat. For tests, standard output
 has one line of JSON when it listens, and with ``--with-parent`` it ends when its standard input does.
@@ -111,12 +112,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Nothing: what is to be said, `Server.told` says."""
 
     def do_GET(self) -> None:
-        if self.path != "/seen":
-            self._answer(404, b"there is /seen")
-            return
-        with self.server.lock:
-            seen = msgspec.json.encode(self.server.inbox.seen())
-        self._answer(200, seen, "application/json")
+        if self.path == "/seen":
+            with self.server.lock:
+                seen = msgspec.json.encode(self.server.inbox.seen())
+            self._answer(200, seen, "application/json")
+        elif self.path == "/last":
+            self._answer(200, self.server.inbox.last_body, "application/octet-stream")
+        else:
+            self._answer(404, b"there is /seen and /last")
 
     def do_POST(self) -> None:
         try:
@@ -166,14 +169,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(key, 401, "the key is not the one that is taken here", len(body))
             return
         try:
-            batch = self._understood(body)
+            decoded = plain(body, self.headers.get("Content-Encoding"))
+            batch = self._understood(decoded)
         except Rejected as error:
             self._refuse(key, 400, str(error), len(body))
             return
         with self.server.lock:
             behaviour = self.server.plan.next([event.session_id for event in batch.events])
             takes = behaviour is None or behaviour.has_it
-            is_new = takes and self.server.inbox.take(batch)
+            is_new = takes and self.server.inbox.take(batch, decoded)
         if takes:
             self.server.told(batch, is_new)
         self._log(
@@ -189,8 +193,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._misbehave(behaviour)
 
-    def _understood(self, body: bytes) -> Taken:
-        decoded = plain(body, self.headers.get("Content-Encoding"))
+    def _understood(self, decoded: bytes) -> Taken:
         content_type = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         key = self.headers.get("Idempotency-Key")
         if self._route.endswith(METRICS_PATH):

@@ -9,7 +9,7 @@ OTLP has no idempotency: of a request whose answer was lost, a receiver counts t
 ``Idempotency-Key`` header, which the Collector does not. A ``partialSuccess`` with rejected points is no success, and
 sending again would double what was taken: it is the failure ``partial``.
 
-Only the sender imports this module: protobuf stays out of the daemon.
+The sender imports this module, and `xybridd export --preview`: protobuf stays out of the daemon.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -55,6 +55,11 @@ def body(job: Job) -> bytes:
     """The ExportMetricsServiceRequest that is sent, before it is compressed."""
     message = ExportMetricsServiceRequest(resource_metrics=[_metrics(*each) for each in _by_resource(job.items)])
     return message.SerializeToString(deterministic=True)
+
+
+def readable(job: Job) -> str:
+    """The same as JSON, as OTLP itself writes it, for people to read."""
+    return MessageToJson(ExportMetricsServiceRequest.FromString(body(job)))
 
 
 def judged(answer: Answer) -> Outcome:
