@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
 #: What is known of the device may be this old when it is asked whether to send now.
 _FRESH_S = 60.0
 
-#: After the disk refused.
+#: After the disk refused, and after a mistake of ours.
 _DISK_RETRY_S = 2.0
+_MISTAKE_RETRY_S = 60.0
 
 
 class Sender(Protocol):
@@ -61,8 +62,12 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class SinkState(msgspec.Struct):
-    """How a sink did last; kept in the database. ``blocked``: only another configuration will help."""
+    """How a sink did last; kept in the database. ``blocked``: only another configuration will help.
 
+    ``endpoint`` is the one that all of it is about, as it may be shown.
+    """
+
+    endpoint: str = ""
     failures: int = 0
     wait: Wait | None = None
     blocked: bool = False
@@ -89,7 +94,14 @@ class UploadContext(NamedTuple):
 class Lane:
     """One sink: sends until told to stop."""
 
-    def __init__(self, target: Target, settings: Settings, around: UploadContext, sender: Sender) -> None:
+    def __init__(
+        self,
+        target: Target,
+        settings: Settings,
+        around: UploadContext,
+        sender: Sender,
+        may_send: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.target = target
         self.state = SinkState()
         self.held: str | None = None
@@ -98,6 +110,7 @@ class Lane:
         self._settings = settings
         self._around = around
         self._sender = sender
+        self._may_send = may_send
         self._holding = Holding(settings.holds_off)
         self._rate = RateLimit(settings.per_minute)
         self._awake = asyncio.Event()
@@ -110,8 +123,15 @@ class Lane:
     def sink(self) -> SinkName:
         return self.target.sink
 
+    @property
+    def endpoint(self) -> str:
+        """As it may be shown."""
+        return self.target.endpoint if self.sink == "file" else shown_url(self.target.endpoint)
+
     def start(self, state: SinkState, *, paused: bool) -> None:
-        self.state, self._paused = state, paused
+        """``state`` is how it did before; of another endpoint that says nothing."""
+        self.state = state if state.endpoint == self.endpoint else SinkState(self.endpoint)
+        state, self._paused = self.state, paused
         if state.wait is not None:
             clock = self._around.clock
             state.wait = state.wait.carried_over(self._around.boot_id, clock.monotonic_s(), clock.wall_ms())
@@ -152,7 +172,15 @@ class Lane:
         return None if wait is None else wait.left_s(self._around.clock.monotonic_s()) or None
 
     async def _run(self) -> None:
-        await self._until_kept(lambda connection: outbox.release(connection, self.sink))
+        while True:
+            await self._until_kept(lambda connection: outbox.release(connection, self.sink))
+            try:
+                await self._turns()
+            except Exception:
+                log.exception("sending to the sink %s failed in a way that it should not", self.sink)
+                await asyncio.sleep(_MISTAKE_RETRY_S)
+
+    async def _turns(self) -> None:
         while True:
             self._awake.clear()
             try:
@@ -174,7 +202,7 @@ class Lane:
     async def _turn(self) -> float | None:
         """Send one batch if one may go. Seconds until it is worth another try; None: not until woken; 0: at once."""
         self.held = None
-        if self._paused:
+        if self._paused or not self._may_send():
             return None
         if not await self._around.store.query(partial(outbox.has_unsent, sink=self.sink)):
             self.hurry = False
@@ -196,8 +224,22 @@ class Lane:
         return held.recheck_s
 
     async def _send_next(self) -> float | None:
+        if self._paused or not self._may_send():  # meanwhile
+            return None
+        self._idle.clear()
+        try:
+            batch = await self._lease()
+            if batch is None:
+                return None
+            self._rate.sent(self._around.clock.monotonic_s())
+            await self._send(batch)
+        finally:
+            self._idle.set()
+        return 0
+
+    async def _lease(self) -> Batch | None:
         settings, around = self._settings, self._around
-        batch = await around.store.transact(
+        return await around.store.transact(
             partial(
                 outbox.lease,
                 sink=self.sink,
@@ -206,11 +248,6 @@ class Lane:
                 most_bytes=settings.most_bytes,
             )
         )
-        if batch is None:
-            return None
-        self._rate.sent(around.clock.monotonic_s())
-        await self._send(batch)
-        return 0
 
     async def _facts(self) -> Facts:
         state = await self._around.sampler.state(_FRESH_S)
@@ -219,7 +256,6 @@ class Lane:
 
     async def _send(self, batch: Batch) -> None:
         self.in_flight = batch
-        self._idle.clear()
         try:
             outcome = await self._sender.send(Job(self.target, batch.key, batch.items, batch.again))
             clock = self._around.clock
@@ -228,14 +264,13 @@ class Lane:
             await self._until_kept(partial(self._settle, batch=batch, verdict=verdict, reason=outcome.detail))
         finally:
             self.in_flight = None
-            self._idle.set()
 
     def _note(self, outcome: Outcome, verdict: Verdict) -> None:
         clock, state = self._around.clock, self.state
         if verdict.action == "deliver":
             if state.last_error is not None:
                 log.info("the sink %s takes exports again", self.sink)
-            self.state = SinkState(last_success_at_ms=clock.wall_ms())
+            self.state = SinkState(self.endpoint, last_success_at_ms=clock.wall_ms())
             return
         error = outcome.detail or f"status {outcome.status}"
         if error != state.last_error:
@@ -290,7 +325,7 @@ class Lane:
         state, next_in_s, doing = self.state, self.next_in_s(), self._doing(queued=queued)
         return {
             "sink": self.sink,
-            "endpoint": self.target.endpoint if self.sink == "file" else shown_url(self.target.endpoint),
+            "endpoint": self.endpoint,
             "state": doing,
             "reason": self.held if doing == "holding" else state.last_error,
             "in_flight": len(self.in_flight.rows) if self.in_flight is not None else 0,
