@@ -9,7 +9,7 @@ import pytest
 from tests.core.given import call
 from tests.services.far_end import DOWN, OK, Desk, FarEnd, desk, settings, status
 from tests.services.given import DAY_S, ManualClock, disk_full, run, until
-from xybridd.core.delivery import Job, Outcome
+from xybridd.core.delivery import Job, Outcome, Target
 from xybridd.core.outbox import Tally
 from xybridd.storage import outbox
 
@@ -549,5 +549,46 @@ def test_with_nothing_to_send_nothing_wakes(tmp_path: Path) -> None:
             await d.b.store.use()
             await asyncio.sleep(0)
         assert turns == 0
+
+    at_desk(test, tmp_path)
+
+
+def test_another_endpoint_is_tried_at_once_whatever_the_old_one_asked_for(tmp_path: Path) -> None:
+    async def test(d: Desk) -> None:
+        d.xybrid.says = lambda _job: status(503, retry_after="80000")
+        made = await d.ended(1)
+        await d.at_rest()
+        again = FarEnd()
+        d.uploader._make_sender = lambda: again
+        await d.uploader.configure(settings("xybrid"))
+        await d.at_rest()
+        assert again.jobs == []  # the same one still means what it said
+        target = Target("xybrid", "https://elsewhere.example", key="k")
+        await d.uploader.configure(settings("xybrid", targets=(target,)))
+        await d.at_rest()
+        assert again.sessions == made
+
+    at_desk(test, tmp_path)
+
+
+def test_a_mistake_of_ours_does_not_end_a_lane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(d: Desk) -> None:
+        monkeypatch.setattr("xybridd.services.lane._MISTAKE_RETRY_S", 0)
+        mistakes = iter(range(3))
+
+        def says(_job: Job) -> Outcome:
+            if next(mistakes, None) is not None:
+                raise ZeroDivisionError
+            return OK
+
+        d.xybrid.says = says
+        made = await d.ended(1)
+        await until(lambda: d.xybrid.batches)
+        await d.at_rest()
+        assert d.xybrid.sessions == made
+        assert len({job.key for job in d.xybrid.jobs}) == 1
+        assert "ZeroDivisionError" in caplog.text
 
     at_desk(test, tmp_path)

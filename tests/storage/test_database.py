@@ -23,7 +23,7 @@ from tests.storage.given import (
     schema_of,
 )
 from xybridd.errors import CorruptDatabase, StartError, StorageError
-from xybridd.storage import rows
+from xybridd.storage import retention, rows
 from xybridd.storage.database import is_damage, migrate, migrations, wrapped
 from xybridd.storage.opening import open_database, prepare_folder, salvage
 from xybridd.storage.store import DATABASE_NAME
@@ -73,8 +73,8 @@ def everything_is_readable(connection: sqlite3.Connection) -> int:
     listed = rows.list_sessions(connection, rows.SessionFilter(limit=10_000))
     for summary in listed:
         rows.get_session(connection, summary.session_id)
-    rows.ended_before(connection, 2**60, 10_000)
-    rows.oldest_ended(connection, 2**40)
+    retention.expired(connection, 2**60, 10_000)
+    retention.to_evict(connection, 2**40, 10_000)
     return len(listed)
 
 

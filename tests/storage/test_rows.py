@@ -12,7 +12,7 @@ from xybridd.core.capabilities import HardwareCapabilities
 from xybridd.core.changes import Changes, ProducerImage
 from xybridd.core.histogram import Histogram
 from xybridd.protocol.records import InferenceStats
-from xybridd.storage import rows
+from xybridd.storage import retention, rows
 from xybridd.storage.database import migrations
 
 if TYPE_CHECKING:
@@ -150,11 +150,12 @@ def test_expired_are_those_that_ended_first(connection: sqlite3.Connection) -> N
         {"session_id": "c"},
         {"session_id": "d", "ended": NOW_MS + 20},
     )
-    assert rows.ended_before(connection, NOW_MS + 30, 10) == ["b", "d"]
-    assert rows.ended_before(connection, NOW_MS + 31, 2) == ["b", "d"]
-    assert rows.oldest_ended(connection, 1) == ["b"]
-    assert rows.oldest_ended(connection, 2**40) == ["b", "d", "a"]
-    assert rows.oldest_ended(connection, 0) == []
+    assert list(retention.expired(connection, NOW_MS + 30, 10)) == ["b", "d"]
+    assert list(retention.expired(connection, NOW_MS + 31, 2)) == ["b", "d"]
+    assert list(retention.to_evict(connection, 1, 10).sessions) == ["b"]
+    assert list(retention.to_evict(connection, 2**40, 10).sessions) == ["b", "d", "a"]
+    assert list(retention.to_evict(connection, 2**40, 2).sessions) == ["b", "d"]
+    assert not retention.to_evict(connection, 0, 10)
 
 
 # What a flipped bit leaves

@@ -258,13 +258,13 @@ def test_over_quota_lets_go_of_enough_and_of_the_oldest(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with opened(tmp_path) as store:
-            used = (await store.use()).used_bytes
-            assert await store.over_quota(used) == {}
+            used = await store.used_bytes()
             quota, gone = used * 3 // 4, list[str]()
-            while chosen := await store.over_quota(quota):
-                assert set(chosen.values()) == {RECORDS_EACH}
-                await store.write(Changes(deleted_sessions=list(chosen)))
-                gone += chosen
+            while (over := await store.used_bytes() - quota) > 0:
+                chosen = await store.to_evict(over)
+                assert set(chosen.sessions.values()) == {RECORDS_EACH}
+                await store.write(Changes(deleted_sessions=list(chosen.sessions)))
+                gone += chosen.sessions
             assert gone == [f"s{number}" for number in range(400) if number % 3][: len(gone)]
             assert quota // 2 < (await store.use()).used_bytes <= quota
 

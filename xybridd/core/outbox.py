@@ -16,7 +16,8 @@ for each sink, at any time:
 
 Queued, leased and waiting are all *queued* in the ledger. A lease lasts as long as the daemon that took it holds the
 data folder's lock: whoever opens the database next finds every lease expired, so a crash in the midst of a request
-loses nothing. A batch keeps its rows, and so its key: what may have arrived is never sent under another.
+loses nothing. A batch keeps its key as long as a row of it waits: what may have arrived is never sent under another,
+also when the owner had a row of it forgotten meanwhile, or it was evicted. Who has the whole of it knows the rest.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class State(StrEnum):
     FORGOTTEN = "forgotten"
 
 
-Event = Literal["lease", "deliver", "fail", "crash", "refuse", "regroup", "supersede", "evict", "forget", "replay"]
+Event = Literal["lease", "deliver", "fail", "crash", "refuse", "supersede", "evict", "forget", "replay"]
 
 #: From where an event leads where. What is not here does not happen.
 EDGES: dict[tuple[State, Event], State] = {
@@ -59,7 +60,6 @@ EDGES: dict[tuple[State, Event], State] = {
     (State.LEASED, "crash"): State.WAITING,
     (State.LEASED, "refuse"): State.DEAD,
     (State.WAITING, "lease"): State.LEASED,
-    (State.WAITING, "regroup"): State.QUEUED,
     (State.WAITING, "evict"): State.EVICTED,
     (State.WAITING, "forget"): State.FORGOTTEN,
     (State.DEAD, "replay"): State.QUEUED,

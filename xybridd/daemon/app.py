@@ -155,6 +155,7 @@ class _Daemon:
         device = Device(sampler, clock, recorder.surround)
         quota_bytes = int(config.storage.quota_mib * 2**20)
         retention = Retention(store, recorder, clock, config.storage.retention_days, quota_bytes)
+        recorder.pending.on_kept = retention.look
         uploader = self._uploader(store, sampler, recorder)
         scheduler = Scheduler(loop, clock, recorder, retention, device, uploader)
         recorder.on_lonely = scheduler.sweep_when_lost
@@ -229,6 +230,7 @@ class _Daemon:
         server.stop_listening()
         recorder.close_minute()
         await parts.uploader.stop()
+        await parts.retention.stop()
         try:
             await asyncio.wait_for(recorder.committer.drain(), _DRAIN_S - _LAST_ANSWERS_S)
         except TimeoutError:

@@ -1,7 +1,8 @@
 """Deletes what somebody wants forgotten: from this device at once, and at the sinks by a request that they delete it.
 
-What is being sent at the moment is waited for. What waits in a batch is taken out of it, so that it does not leave any
-more; since it may have arrived, the sink is asked to delete it too. The pages that held it are overwritten.
+What is being sent at the moment is waited for, and nothing is sent meanwhile. What waits in a batch is taken out of
+it, so that it does not leave any more; since it may have arrived, the sink is asked to delete it too. The pages that
+held it are overwritten.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Forgetting:
         async with self._uploader.standing_still():
             asked = await self._store.transact(partial(self._ask, session_id=session_id))
             records = await self._recorder.forget([session_id])
-            await self._finish()
+        await self._finish()
         return {"sessions": 1, "records": records, "deletion_requests": asked}
 
     async def everything(self) -> dict[str, int]:
@@ -53,7 +54,7 @@ class Forgetting:
             for start in range(0, len(sessions), _AT_ONCE):
                 records += await self._recorder.forget(sessions[start : start + _AT_ONCE])
             await self._store.forget_rest()
-            await self._finish()
+        await self._finish()
         return {"sessions": len(sessions), "records": records, "deletion_requests": asked}
 
     async def _finish(self) -> None:

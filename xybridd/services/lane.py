@@ -36,11 +36,9 @@ log = logging.getLogger(__name__)
 #: What is known of the device may be this old when it is asked whether to send now.
 _FRESH_S = 60.0
 
-#: After the disk refused.
+#: After the disk refused, and after a mistake of ours.
 _DISK_RETRY_S = 2.0
-
-#: After something that should not happen.
-_STUMBLE_S = 60.0
+_MISTAKE_RETRY_S = 60.0
 
 
 class Sender(Protocol):
@@ -65,8 +63,12 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class SinkState(msgspec.Struct):
-    """How a sink did last; kept in the database. ``blocked``: only another configuration will help."""
+    """How a sink did last; kept in the database. ``blocked``: only another configuration will help.
 
+    ``endpoint`` is the one that all of it is about, as it may be shown.
+    """
+
+    endpoint: str = ""
     failures: int = 0
     wait: Wait | None = None
     blocked: bool = False
@@ -95,7 +97,14 @@ class UploadContext(NamedTuple):
 class Lane:
     """One sink: sends until told to stop."""
 
-    def __init__(self, target: Target, settings: Settings, around: UploadContext, sender: Sender) -> None:
+    def __init__(
+        self,
+        target: Target,
+        settings: Settings,
+        around: UploadContext,
+        sender: Sender,
+        may_send: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.target = target
         self.state = SinkState()
         self.held: str | None = None
@@ -104,11 +113,11 @@ class Lane:
         self._settings = settings
         self._around = around
         self._sender = sender
+        self._may_send = may_send
         self._holding = Holding(settings.holds_off)
         self._rate = RateLimit(settings.per_minute)
         self._awake = asyncio.Event()
         self._paused = False
-        self._still = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
@@ -117,8 +126,15 @@ class Lane:
     def sink(self) -> SinkName:
         return self.target.sink
 
+    @property
+    def endpoint(self) -> str:
+        """As it may be shown."""
+        return self.target.endpoint if self.sink == "file" else shown_url(self.target.endpoint)
+
     def start(self, state: SinkState, *, paused: bool) -> None:
-        self.state, self._paused = state, paused
+        """``state`` is how it did before; of another endpoint that says nothing."""
+        self.state = state if state.endpoint == self.endpoint else SinkState(self.endpoint)
+        state, self._paused = self.state, paused
         if state.wait is not None:
             clock = self._around.clock
             state.wait = state.wait.carried_over(self._around.boot_id, clock.monotonic_s(), clock.wall_ms())
@@ -149,14 +165,9 @@ class Lane:
             self.state.wait, self.state.failures = None, 0
         self.wake()
 
-    async def stand_still(self) -> None:
-        """Send nothing until `go_on`; nothing is in flight when this returns."""
-        self._still = True
+    async def settled(self) -> None:
+        """Until nothing is in flight."""
         await self._idle.wait()
-
-    def go_on(self) -> None:
-        self._still = False
-        self.wake()
 
     def next_in_s(self) -> float | None:
         """Seconds until its wait is over; None when it does not wait for a time."""
@@ -164,7 +175,15 @@ class Lane:
         return None if wait is None else wait.left_s(self._around.clock.monotonic_s()) or None
 
     async def _run(self) -> None:
-        await self._until_kept(lambda connection: outbox.release(connection, self.sink))
+        while True:
+            await self._until_kept(lambda connection: outbox.release(connection, self.sink))
+            try:
+                await self._turns()
+            except Exception:
+                log.exception("sending to the sink %s failed in a way that it should not", self.sink)
+                await asyncio.sleep(_MISTAKE_RETRY_S)
+
+    async def _turns(self) -> None:
         while True:
             self._awake.clear()
             try:
@@ -173,10 +192,6 @@ class Lane:
                 log.warning("the outbox cannot be read: %s", error)
                 self._around.mend()
                 wait_s = _DISK_RETRY_S
-            except Exception:
-                # Whatever it is, sending stops for a while and not for good; a lease is free again at the next start.
-                log.exception("the sink %s stumbled", self.sink)
-                wait_s = _STUMBLE_S
             if wait_s != 0:
                 await self._sleep(wait_s)
 
@@ -190,7 +205,7 @@ class Lane:
     async def _turn(self) -> float | None:
         """Send one batch if one may go. Seconds until it is worth another try; None: not until woken; 0: at once."""
         self.held = None
-        if self._paused or self._still:
+        if self._paused or not self._may_send():
             return None
         if not await self._around.store.query(partial(outbox.has_unsent, sink=self.sink)):
             self.hurry = False
@@ -212,7 +227,7 @@ class Lane:
         return held.recheck_s
 
     async def _send_next(self) -> float | None:
-        if self._paused or self._still:  # meanwhile
+        if self._paused or not self._may_send():  # meanwhile
             return None
         self._idle.clear()
         try:
@@ -255,7 +270,7 @@ class Lane:
         if verdict.action == "deliver":
             if state.last_error is not None:
                 log.info("the sink %s takes exports again", self.sink)
-            self.state = SinkState(last_success_at_ms=clock.wall_ms())
+            self.state = SinkState(self.endpoint, last_success_at_ms=clock.wall_ms())
             return
         error = outcome.detail or f"status {outcome.status}"
         if error != state.last_error:
@@ -317,7 +332,7 @@ class Lane:
             )
         return {
             "sink": self.sink,
-            "endpoint": self.target.endpoint if self.sink == "file" else shown_url(self.target.endpoint),
+            "endpoint": self.endpoint,
             "state": doing,
             "reason": reason,
             "in_flight": len(self.in_flight.rows) if self.in_flight is not None else 0,

@@ -43,6 +43,8 @@ class Pending:
         self.sinks: tuple[SinkName, ...] = ()
         #: Called when something was queued, and is on disk.
         self.on_queued: Callable[[], None] = lambda: None
+        #: Called after each commit.
+        self.on_kept: Callable[[], None] = lambda: None
         #: The other side of the ledger: what became of exports, by sink.
         self.exports_ledger: Callable[[], dict[str, Any]] = dict
 
@@ -129,5 +131,6 @@ class Pending:
         queued = bool(self._collected.exports or self._collected.minutes) and bool(self.sinks)
         self._collected, self._producers, self._salvaged = Changes(), [], False
         self._registry.trim()
+        self.on_kept()
         if queued:
             self.on_queued()

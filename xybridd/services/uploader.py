@@ -40,6 +40,7 @@ class Uploader:
         self._around = around
         self._make_sender = make_sender
         self._seen: tuple[Any, ...] | None = None
+        self._still = 0
 
     @property
     def on(self) -> tuple[SinkName, ...]:
@@ -52,12 +53,14 @@ class Uploader:
 
     async def configure(self, settings: Settings) -> None:
         """Start, or start again, by these settings: what waited for another configuration is tried at once."""
+        await self.stop()
+        # What was being sent to a sink that is off now waits like the rest of it.
+        await self._around.store.transact(outbox.release)
         kept = await self._around.store.query(outbox.sink_states)
         self.paused = _ALL in kept and msgspec.json.decode(kept[_ALL], type=bool)
-        await self.stop()
         self.settings = settings
         for target in settings.targets:
-            lane = Lane(target, settings, self._around, self._make_sender())
+            lane = Lane(target, settings, self._around, self._make_sender(), lambda: not self._still)
             state = _state_from(kept.get(target.sink))
             if state.blocked:
                 state.wait, state.blocked = None, False
@@ -107,15 +110,15 @@ class Uploader:
 
     @asynccontextmanager
     async def standing_still(self) -> AsyncIterator[None]:
-        """Nothing is in flight, and nothing is sent meanwhile."""
-        lanes = list(self.lanes.values())
+        """Nothing is sent meanwhile; what is in flight at its beginning is waited for."""
+        self._still += 1
         try:
-            for lane in lanes:
-                await lane.stand_still()
+            for lane in list(self.lanes.values()):
+                await lane.settled()
             yield
         finally:
-            for lane in lanes:
-                lane.go_on()
+            self._still -= 1
+            self.wake()
 
     async def preview(self) -> list[dict[str, Any]]:
         """What would go next, sink by sink: a job without its secrets, and whether it was sent before."""

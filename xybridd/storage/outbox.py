@@ -35,7 +35,7 @@ _PUT_ROW = (
 #: What of its row is read for a minute or a sample; the session says whose it is.
 _MINUTES = (
     "SELECT s.device_id, s.hardware, s.app, s.app_version, m.body FROM minute m JOIN session s USING (session_id)"
-    " WHERE m.id = ?"
+    " WHERE m.id = ? AND m.session_id = ?"
 )
 
 
@@ -139,11 +139,11 @@ def lease(
     connection: sqlite3.Connection, sink: SinkName, device_id: str, most_items: int, most_bytes: int
 ) -> Batch | None:
     """Take the next batch, to send it now. A row whose body damage took is evicted on the way."""
-    while True:
-        batch, lost = next_batch(connection, sink, device_id, most_items, most_bytes)
+    batch, lost = next_batch(connection, sink, device_id, most_items, most_bytes)
+    while batch is None and lost:
         remove(connection, [row.row_id for row in lost], "evict")
-        if batch is not None or not lost:
-            break
+        batch, lost = next_batch(connection, sink, device_id, most_items, most_bytes)
+    remove(connection, [row.row_id for row in lost], "evict")
     if batch is not None:
         connection.executemany(
             "UPDATE outbox SET state = 'leased', batch = ? WHERE id = ?",
@@ -199,7 +199,7 @@ def _item(connection: sqlite3.Connection, row: Row, device_id: str) -> Item | No
         except zlib.error:
             return None
     if row.kind == "minute":
-        minute = connection.execute(_MINUTES, (row.item,)).fetchone()
+        minute = connection.execute(_MINUTES, (row.item, row.session_id)).fetchone()
         if minute is None or not minutes.is_minute(minute[-1]):
             return None
         owner, hardware, app, app_version, body = minute
@@ -277,27 +277,21 @@ _ENDS: dict[Event, str] = {"supersede": "superseded", "evict": "evicted", "forge
 def remove(connection: sqlite3.Connection, row_ids: Sequence[int], event: Event) -> int:
     """Take rows out and count how they ended; delivered marks go uncounted. How many were counted.
 
-    What is left of a batch that lost a row is another batch: it gets a new key when it is sent.
+    What is being sent at this moment stays. The rest of a batch that lost a row is sent under the batch's key.
     """
     counted = 0
     endings = {state.value for state in sources(event)}
     for row_id in row_ids:
         found = connection.execute(
-            "SELECT sink, state, batch, kind, session_id, item FROM outbox WHERE id = ?", (row_id,)
+            "SELECT sink, state, kind, session_id, item FROM outbox WHERE id = ?", (row_id,)
         ).fetchone()
         if found is None or (found[1] not in endings and found[1] != State.DELIVERED):
             continue
-        sink, state, batch, *body = found
+        sink, state, *body = found
         connection.execute("DELETE FROM outbox WHERE id = ?", (row_id,))
-        if state != State.DELIVERED:  # of a mark the body went when it was delivered; its id may be another's by now
-            _drop_body(connection, *body)
-        if batch is not None:
-            connection.execute(
-                "UPDATE outbox SET state = 'queued', batch = NULL"
-                f" WHERE sink = ? AND {_IN_UNSENT} AND state = 'waiting' AND batch = ?",
-                (sink, batch),
-            )
+        # The body of a mark is gone, and its number may be that of another by now.
         if state != State.DELIVERED:
+            _drop_body(connection, *body)
             _count(connection, sink, _ENDS[event], 1)
             counted += 1
     return counted
@@ -310,13 +304,19 @@ def of_session(connection: sqlite3.Connection, session_id: str) -> list[int]:
 
 
 def holders(connection: sqlite3.Connection, session_id: str | None) -> list[SinkName]:
-    """The sinks that have a session, or may have it; None: any session."""
-    rows = connection.execute(
-        "SELECT DISTINCT sink FROM outbox WHERE (session_id = ?1 OR ?1 IS NULL) AND kind = 'session'"
-        " AND state IN ('delivered', 'waiting', 'leased')",
-        (session_id,),
-    )
-    return [row[0] for row in rows]
+    """The sinks that have a session, or may have it; None: that have anything, also of sessions that are gone here."""
+    if session_id is None:
+        rows = connection.execute(
+            "SELECT sink FROM tally WHERE name = 'delivered' AND amount > 0"
+            f" UNION SELECT sink FROM outbox WHERE {_IN_UNSENT} AND state != 'queued'"
+        )
+    else:
+        rows = connection.execute(
+            "SELECT DISTINCT sink FROM outbox WHERE session_id = ? AND kind = 'session'"
+            " AND state IN ('delivered', 'waiting', 'leased')",
+            (session_id,),
+        )
+    return [sink for (sink,) in rows.fetchall() if "deletion" in TAKES[sink]]
 
 
 def _drop_body(connection: sqlite3.Connection, kind: str, session_id: str, item: int) -> None:

@@ -318,32 +318,6 @@ def _summary(connection: sqlite3.Connection, head: SessionHead) -> SessionSummar
     )
 
 
-def ended_before(connection: sqlite3.Connection, before_ms: int, limit: int) -> list[str]:
-    rows = connection.execute(
-        "SELECT session_id FROM session WHERE ended_at_ms < ? ORDER BY ended_at_ms LIMIT ?",
-        (before_ms, limit),
-    )
-    return [row[0] for row in rows]
-
-
-def oldest_ended(connection: sqlite3.Connection, size_bytes: int) -> list[str]:
-    """The sessions that ended first, as many as together take about `size_bytes`."""
-    rows = connection.execute(
-        "SELECT session_id, 300 + length(details) + coalesce(length(hardware), 0)"
-        " + (SELECT coalesce(sum(180 + length(latency) + length(stats) + length(conditions)), 0) FROM model m"
-        "    WHERE m.session_id = s.session_id)"
-        " + (SELECT coalesce(sum(180 + length(message)), 0) FROM error e WHERE e.session_id = s.session_id)"
-        " FROM session s WHERE ended_at_ms IS NOT NULL ORDER BY ended_at_ms"
-    )
-    chosen, taken = [], 0
-    for session_id, size in rows:
-        if taken >= size_bytes:
-            break
-        chosen.append(session_id)
-        taken += size
-    return chosen
-
-
 def record_count(connection: sqlite3.Connection, session_id: str) -> int:
     calls = connection.execute(
         "SELECT coalesce(sum(call_count), 0) FROM model WHERE session_id = ?", (session_id,)

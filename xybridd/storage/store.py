@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
-from xybridd.storage import minutes, outbox, rows
+from xybridd.storage import minutes, outbox, retention, rows
 from xybridd.storage.database import backups, overwrite_deleted, wrapped
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
@@ -51,6 +51,8 @@ class Store:
         self._thread = Worker(loop, "xybridd-database", wrapped)
         self._lock = FileLock(folder / LOCK_NAME, f"the data folder {folder}")
         self._connection: sqlite3.Connection | None = None
+        #: Of the database, after the last commit: what it takes on the disk.
+        self.size_bytes = 0
         #: What a read found damaged; the next write says so, and whoever writes has the file salvaged.
         self._damage: str | None = None
 
@@ -123,6 +125,7 @@ class Store:
                 rows.put(connection, changes)
             if changes.deleted_sessions or changes.forgotten_sessions:
                 self._give_back()
+            self.size_bytes = _size_bytes(self._open_connection())
 
         await self._thread.run(job)
 
@@ -171,6 +174,7 @@ class Store:
 
         def job() -> int:
             with self._transaction() as connection:
+                retention.tidy(connection, gone_ms)
                 fewer = minutes.coarsen(connection, before_ms)
                 return fewer + minutes.thin_samples(connection, before_ms, gone_ms)
 
@@ -232,25 +236,20 @@ class Store:
         return await self._read(lambda connection: rows.list_sessions(connection, wanted))
 
     async def expired(self, before_ms: int, limit: int = 500) -> dict[str, int]:
-        """Sessions that ended before `before_ms`, oldest first: how many records are in each."""
-        return await self._read(
-            lambda connection: {
-                session_id: rows.record_count(connection, session_id)
-                for session_id in rows.ended_before(connection, before_ms, limit)
-            }
-        )
+        """Sessions that ended before `before_ms` and were sent, oldest first: how many records are in each."""
+        return await self._read(lambda connection: retention.expired(connection, before_ms, limit))
 
-    async def over_quota(self, quota_bytes: int) -> dict[str, int]:
-        """Sessions to let go of so that nine tenths of the quota are used: how many records are in each."""
+    async def used_bytes(self) -> int:
+        return await self._read(_used_bytes)
 
-        def job(connection: sqlite3.Connection) -> dict[str, int]:
-            used = _used_bytes(connection)
-            if used <= quota_bytes:
-                return {}
-            chosen = rows.oldest_ended(connection, used - quota_bytes * 9 // 10)
-            return {session_id: rows.record_count(connection, session_id) for session_id in chosen}
+    async def to_evict(self, size_bytes: int, limit: int = 500) -> retention.LettingGo:
+        """What to let go of so that about so much is free, at most so many at once."""
+        return await self._read(lambda connection: retention.to_evict(connection, size_bytes, limit))
 
-        return await self._read(job)
+    async def evict(self, chosen: retention.LettingGo) -> None:
+        """All of it but the sessions."""
+        await self.transact(lambda connection: retention.evict(connection, chosen))
+        await self._thread.run(self._give_back)
 
     async def use(self) -> StorageUse:
         def job(connection: sqlite3.Connection) -> StorageUse:
@@ -259,7 +258,7 @@ class Store:
             )
             names = ("at_ms", "set_aside", "reason", "rows_saved", "tables_damaged")
             return StorageUse(
-                size_bytes=_pragma(connection, "page_count") * _pragma(connection, "page_size"),
+                size_bytes=_size_bytes(connection),
                 used_bytes=_used_bytes(connection),
                 sessions=connection.execute("SELECT count(*) FROM session").fetchone()[0],
                 salvages=[dict(zip(names, row, strict=True)) for row in salvages],
@@ -284,6 +283,9 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
+def _size_bytes(connection: sqlite3.Connection) -> int:
+    return _pragma(connection, "page_count") * _pragma(connection, "page_size")
+
+
 def _used_bytes(connection: sqlite3.Connection) -> int:
-    free = _pragma(connection, "freelist_count")
-    return (_pragma(connection, "page_count") - free) * _pragma(connection, "page_size")
+    return _size_bytes(connection) - _pragma(connection, "freelist_count") * _pragma(connection, "page_size")
