@@ -57,12 +57,16 @@ def test_a_status_says_what_waits_and_why(served: Daemon, wire: Wire) -> None:
 
 
 def test_a_preview_is_of_what_would_go_next(served: Daemon, wire: Wire) -> None:
-    session_id = ended(served)
-    (job,) = wire.call("upload.preview")["jobs"]
-    assert job["target"]["key"] is None
-    assert job["items"]
-    assert wire.call("upload.preview")["jobs"] == [job]
-    assert session_id
+    ended(served)
+    wire.call("upload.pause")
+    try:
+        until(lambda: sink(wire)["in_flight"] == 0, "nothing to be in flight")
+        (job,) = wire.call("upload.preview")["jobs"]
+        assert job["target"]["key"] is None
+        assert job["items"]
+        assert wire.call("upload.preview")["jobs"] == [job]
+    finally:
+        wire.call("upload.resume")
 
 
 def test_a_pause_lasts_until_it_is_taken_back(wire: Wire) -> None:
