@@ -55,6 +55,22 @@ def test_a_minute_in_which_nothing_was_recorded_writes_nothing(tmp_path: Path) -
     run(test())
 
 
+def test_a_session_that_ended_within_the_minute_has_a_sample_too(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            await pass_minute(b, WARM)
+            assert await b.store.samples(0, 10) == []
+            link, session_id = await b.bound()
+            await b.batch(link, 1)
+            await b.recorder.end(link, None)
+            await pass_minute(b, WARM)
+            await pass_minute(b, WARM)
+            assert await calls_by_minute(b, session_id) == [1]
+            assert len(await b.store.samples(0, 10)) == 1
+
+    run(test())
+
+
 def test_a_minute_is_closed_once_though_the_disk_was_full(tmp_path: Path) -> None:
     async def test() -> None:
         async with bench(tmp_path) as b:

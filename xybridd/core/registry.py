@@ -143,12 +143,11 @@ class Registry:
         if producer is not None:
             self.changed_producers[producer.key] = producer
 
-    def close_minutes(self, now_ms: int) -> bool:
-        """The minute is over: whatever was recorded in it is to be written as one. Whether there was anything."""
-        closing = [tracked.session for tracked in self.sessions.values() if tracked.session.close_minute(now_ms)]
-        for session in closing:
-            self.note(session)
-        return bool(closing)
+    def close_minutes(self, now_ms: int) -> None:
+        """The minute is over: whatever was recorded in it is to be written as one."""
+        for tracked in self.sessions.values():
+            if tracked.session.close_minute(now_ms):
+                self.note(tracked.session)
 
     def take_changes(self, into: Changes) -> list[Producer]:
         """Put everything noted into `into`, as values; the producers among it."""

@@ -71,6 +71,7 @@ class Recorder:
         #: Called when something was recorded: the device is to be looked at more often.
         self.on_record: Callable[[], None] = lambda: None
         self._recorded_s = clock.monotonic_s()
+        self._recorded_in_minute = False
 
     def quiet_for_s(self) -> float:
         """How long nothing was recorded."""
@@ -110,11 +111,13 @@ class Recorder:
     def close_minute(self, state: DeviceState | None = None) -> None:
         """A minute is over: what was recorded in it is written as one, and how the device was meanwhile."""
         now_ms = self._clock.wall_ms()
-        if self.registry.close_minutes(now_ms):
-            if state is not None:
-                mono_ms = int(self._clock.monotonic_s() * 1000)
-                self.pending.keep(sample_of(state, now_ms, mono_ms, self.installation.boot_id))
-            self.committer.later()
+        self.registry.close_minutes(now_ms)
+        # Sessions that ended meanwhile have closed theirs themselves.
+        recorded, self._recorded_in_minute = self._recorded_in_minute, False
+        if recorded and state is not None:
+            mono_ms = int(self._clock.monotonic_s() * 1000)
+            self.pending.keep(sample_of(state, now_ms, mono_ms, self.installation.boot_id))
+        self.committer.later()
 
     def snapshot(self, every_s: float) -> None:
         """A new revision, and an export, of each session that was recorded into and got none for so long."""
@@ -334,6 +337,7 @@ class Recorder:
         session.apply(records, self._clock.wall_ms(), self._around)
         self.ledger.count(len(records))
         tracked.heard_at_s = self._recorded_s = self._clock.monotonic_s()
+        self._recorded_in_minute = True
         self.on_record()
         self.registry.note(session, producer)
         if tracked.bound and session.active:
