@@ -7,7 +7,6 @@ the wrong kind is an error that names file, key, value and what was expected.
 from __future__ import annotations
 
 import tomllib
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import msgspec
@@ -231,6 +230,8 @@ def _drop_unknown(tables: dict[str, Any], path: str) -> Iterator[str]:
 
 
 def _unknown(path: str, key: str, known: list[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - only where something is misspelled
+
     near = get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
     return f"{path}: unknown key {key} (ignored); {hint}"

@@ -16,6 +16,10 @@ def run(config_name: str | None) -> None:
     \b
     Example:  xybridd run --config /etc/xdg/xybridd/config.toml
     """
+    from xybridd.daemon.lean import import_asyncio_without_ssl
+
+    import_asyncio_without_ssl()
+
     from xybridd.config import load
     from xybridd.daemon.app import run as run_daemon
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -79,6 +78,10 @@ def retry_after_s(header: str | None, now_ms: int) -> float:
     if re.fullmatch(r"[0-9]+", text):
         # So many digits that they are no number of this world are as good as a day.
         return min(float(text[:20]), LONGEST_RETRY_AFTER_S)
+    if not text:
+        return 0.0
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few receivers ask, and fewer by a date
+
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):

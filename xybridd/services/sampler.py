@@ -2,6 +2,9 @@
 
 Who asks while the probes run shares their answer. Nobody waits long for it: when a sensor hangs, what was known before
 is the answer, with its age; so a probe that hangs delays no record and no advice.
+
+The probes are imported when somebody asks for the first time, after the daemon is ready: that takes a seventh of the
+time that starting takes.
 """
 
 from __future__ import annotations
@@ -12,17 +15,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from xybridd.core.capabilities import DeviceState, Reading, ThermalState, capabilities_from
-from xybridd.probes.cpu import read_cores_of
-from xybridd.probes.memory import read_memory
 from xybridd.probes.probe import Probe, Quantity
-from xybridd.probes.register import PROBES, together
-from xybridd.probes.thermal import Settled, settle
-from xybridd.probes.tree import Tree
 from xybridd.services.probing import Probing, all_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from xybridd.probes.thermal import Settled
+    from xybridd.probes.tree import Tree
     from xybridd.services.clock import Clock
 
 #: A state younger than this is not read again.
@@ -39,7 +39,10 @@ _LEFT = (Quantity("memory", "bytes", "table"), Quantity("cpu_cores", "cores", "n
 class Sampler:
     """Nothing runs until somebody asks."""
 
-    def __init__(self, clock: Clock, probes: Sequence[Probe] = PROBES, open_tree: Callable[[], Tree] = Tree) -> None:
+    def __init__(
+        self, clock: Clock, probes: Sequence[Probe] | None = None, open_tree: Callable[[], Tree] | None = None
+    ) -> None:
+        """Without ``probes`` all there are, without ``open_tree`` on this machine."""
         self._clock = clock
         self._open_tree = open_tree
         self._probes = probes
@@ -73,14 +76,30 @@ class Sampler:
             self._reading = asyncio.create_task(self._read(), name="probes")
         return asyncio.shield(self._reading)
 
+    def _all(self) -> Sequence[Probe]:
+        if self._probes is None:
+            from xybridd.probes.register import PROBES  # noqa: PLC0415 - see above
+
+            self._probes = PROBES
+        return self._probes
+
+    def _tree(self) -> Tree:
+        if self._open_tree is None:
+            from xybridd.probes.tree import Tree  # noqa: PLC0415 - see above
+
+            self._open_tree = Tree
+        return self._open_tree()
+
     async def left_to(self, pid: int) -> dict[str, Reading]:
         """``memory`` and ``cpu_cores`` as they are left to that process, by its own cgroups and affinity."""
+        from xybridd.probes.cpu import read_cores_of  # noqa: PLC0415 - see above
+        from xybridd.probes.memory import read_memory  # noqa: PLC0415
 
         def read(tree: Tree, now_s: float) -> dict[str, Reading]:
             process = str(pid)
             return {**read_memory(tree, now_s, process), "cpu_cores": read_cores_of(tree, now_s, process)}
 
-        return await self._processes.run([Probe(f"process {pid}", _LEFT, read)], self._open_tree(), {})
+        return await self._processes.run([Probe(f"process {pid}", _LEFT, read)], self._tree(), {})
 
     def stop(self) -> None:
         self._probing.stop()
@@ -88,16 +107,20 @@ class Sampler:
 
     def _partly(self) -> DeviceState:
         """Before there was ever a whole state: what is known so far."""
+        from xybridd.probes.register import together  # noqa: PLC0415 - see above
+
         now_s = self._clock.monotonic_s()
         readings: dict[str, Reading] = {}
-        for probe in self._probes:
+        for probe in self._all():
             readings |= self._so_far.get(probe.name) or all_unknown(probe, now_s, "still reading, for the first time")
         return together(readings)
 
     async def _read(self) -> DeviceState:
+        from xybridd.probes.register import together  # noqa: PLC0415 - see above
+
         try:
             taken_s, self._so_far = self._clock.monotonic_s(), {}
-            readings = await self._probing.run(self._probes, self._open_tree(), self._so_far)
+            readings = await self._probing.run(self._all(), self._tree(), self._so_far)
             readings = together(readings).readings
             self._settle_heat(readings)
             self._state, self._taken_s = DeviceState(capabilities_from(readings), readings), taken_s
@@ -107,6 +130,8 @@ class Sampler:
 
     def _settle_heat(self, readings: dict[str, Reading]) -> None:
         """The thermal state rises at once and falls slowly; one that nobody could tell is passed on as it is."""
+        from xybridd.probes.thermal import settle  # noqa: PLC0415 - see above
+
         judged = readings.get("thermal_state")
         if judged is None or judged.value is None:
             return

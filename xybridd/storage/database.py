@@ -7,13 +7,9 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from functools import cache
-from importlib import resources
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from xybridd.errors import CorruptDatabase, StartError, StorageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +33,8 @@ _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 def migrations() -> list[tuple[int, str]]:
     """Number and SQL of each migration, in order; the number is the prefix of its file's name."""
-    folder = resources.files("xybridd.storage") / "migrations"
-    files = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [(int(name.split("_")[0]), (folder / name).read_text("utf-8")) for name in files]
+    files = sorted(Path(__file__).with_name("migrations").glob("*.sql"))
+    return [(int(file.name.split("_")[0]), file.read_text("utf-8")) for file in files]
 
 
 def is_damage(error: sqlite3.Error) -> bool:
