@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from xybridd.config import Config, keys, load, parse
+from xybridd.config import Config, as_toml, keys, load, parse
 from xybridd.errors import ConfigError
 
 FILE = Path("/etc/xybridd/config.toml")
@@ -201,3 +201,17 @@ def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, content: bytes | Non
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.toml: cannot be read"):
         load(str(path))
+
+
+def test_a_written_file_changes_nothing_and_names_every_key() -> None:
+    text = as_toml(keys(Config()))
+    assert parse(text, FILE).config == Config()
+    uncommented = "\n".join(
+        line.removeprefix("# ") if " = " in line and not line.endswith('""') else line for line in text.splitlines()
+    )
+    loaded = parse(uncommented, FILE)
+    assert (loaded.config, loaded.warnings) == (Config(), [])
+    for name in DEFAULTS:
+        table, _, key = name.partition(".")
+        assert f"[{table}]" in text
+        assert f"# {key} = " in text

@@ -275,3 +275,19 @@ def keys(config: Config) -> list[Key]:
                 )
             )
     return out
+
+
+def as_toml(keys_of: list[Key]) -> str:
+    """A config file that says what every key is, each commented out at its default: it changes nothing."""
+    lines = ["# The configuration of xybridd. Every key is optional; these are the defaults.", ""]
+    table = ""
+    for key in keys_of:
+        named, _, name = key.name.partition(".")
+        if named != table:
+            table = named
+            lines += [f"[{table}]", ""]
+        lines.append(f"# {key.meaning}" + ("" if key.live else "; needs a restart"))
+        # TOML has no null: a key without a default is shown with an empty text to be filled in.
+        default = "" if key.default is None else key.default
+        lines += [f"# {name} = {msgspec.json.encode(default).decode()}", ""]
+    return "\n".join(lines)

@@ -130,6 +130,19 @@ def test_config_shows_checks_and_says_where(make_daemon: Callable[..., Daemon]) 
     assert "is sound" in daemon.xybridd("config", "check").stdout
 
 
+def test_a_config_file_is_written_once(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    daemon.config.unlink()
+    assert str(daemon.config) in daemon.xybridd("config", "init").stdout
+    assert daemon.xybridd("config", "check").returncode == 0
+    daemon.config.write_text("[log]\nlevel = 'debug'\n")
+    again = daemon.xybridd("config", "init")
+    assert (again.returncode, "--force" in again.stderr) == (1, True)
+    assert "debug" in daemon.config.read_text()
+    assert daemon.xybridd("config", "init", "--force").returncode == 0
+    assert daemon.xybridd("config", "init", "--stdout").stdout == daemon.config.read_text()
+
+
 def test_a_bad_config_exits_5_and_names_file_key_and_value(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon("[storage]\nquota_mib = 'much'\n")
     for command in (["config", "check"], ["run"]):

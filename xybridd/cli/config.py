@@ -8,6 +8,7 @@ import click
 
 from xybridd import config as configuration
 from xybridd.cli.output import console, json_option, print_json
+from xybridd.errors import XybriddError
 from xybridd.paths import config_files
 
 _file_option = click.option("--config", "name", metavar="FILE", help="This file instead of the usual ones.")
@@ -68,6 +69,32 @@ def check(name: str | None, *, as_json: bool) -> None:
         return
     _warn(loaded)
     click.echo(f"{loaded.path} is sound" if loaded.path else "there is no config file; the defaults hold")
+
+
+@config.command()
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--stdout", is_flag=True, help="Print it instead of writing it.")
+@_file_option
+def init(name: str | None, *, force: bool, stdout: bool) -> None:
+    """Write a config file with every key, its meaning and its default, all commented out.
+
+    \b
+    Example:  xybridd config init --stdout
+    """
+    text = configuration.as_toml(configuration.keys(configuration.Config()))
+    if stdout:
+        click.echo(text, nl=False)
+        return
+    file = config_files(name)[0]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with file.open("w" if force else "x", encoding="utf-8") as out:
+            out.write(text)
+    except FileExistsError as error:
+        raise XybriddError(f"{file} is there already; look at it, or replace it with --force") from error
+    except OSError as error:
+        raise XybriddError(f"{file} cannot be written: {error.strerror or error}") from error
+    click.echo(f"{file} is written; uncomment what you want to change, then: xybridd config check")
 
 
 def _warn(loaded: configuration.Loaded) -> None:
