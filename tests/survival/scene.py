@@ -58,7 +58,7 @@ def give_key(daemon: Daemon, key: str = KEY) -> Path:
 
 
 def _requests(session_ids: Iterable[str], records: int) -> list[bytes]:
-    lines = []
+    lines = list[bytes]()
     for session_id in session_ids:
         calls = [
             ("hello", {"app": "survivor", "client_id": str(uuid.uuid4())}),
