@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import call, connections, cpu, idle, probes, request, start, sustained, throughput, written
+from benchmarks import call, connections, cpu, idle, probes, request, start, sustained, throughput, upload, written
 from benchmarks.bench import Bench
 from benchmarks.machine import describe
 
@@ -39,6 +39,7 @@ BENCHMARKS = (
     Benchmark("written", written.measure),
     Benchmark("connections", connections.measure),
     Benchmark("probes", probes.measure),
+    Benchmark("upload", upload.measure),
 )
 
 

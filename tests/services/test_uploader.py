@@ -592,3 +592,19 @@ def test_a_mistake_of_ours_does_not_end_a_lane(
         assert "ZeroDivisionError" in caplog.text
 
     at_desk(test, tmp_path)
+
+
+def test_an_export_carries_what_became_of_those_before(tmp_path: Path) -> None:
+    async def test(d: Desk) -> None:
+        await d.ended(2)
+        await d.at_rest()
+        d.xybrid.says = lambda _job: DOWN
+        await d.ended(1)
+        await d.at_rest()
+        d.xybrid.says = lambda _job: OK
+        await d.ended(1)
+        await d.pass_time(301)
+        shown = msgspec.json.decode(d.xybrid.jobs[-1].items[0].body)["extensions"]["ledger"]["exports"]["xybrid"]
+        assert (shown["made"], shown["delivered"], shown["queued"]) == (3, 2, 1)
+
+    at_desk(test, tmp_path)

@@ -24,7 +24,7 @@ from xybridd.storage import outbox
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from xybridd.services.clock import Clock
     from xybridd.services.sampler import Sampler
@@ -103,7 +103,8 @@ class Lane:
         settings: Settings,
         around: UploadContext,
         sender: Sender,
-        may_send: Callable[[], bool] = lambda: True,
+        may_send: Callable[[], bool],
+        count: Callable[[], Awaitable[None]],
     ) -> None:
         self.target = target
         self.state = SinkState()
@@ -114,6 +115,7 @@ class Lane:
         self._around = around
         self._sender = sender
         self._may_send = may_send
+        self._count = count
         self._holding = Holding(settings.holds_off)
         self._rate = RateLimit(settings.per_minute)
         self._awake = asyncio.Event()
@@ -210,6 +212,7 @@ class Lane:
         if not await self._around.store.query(partial(outbox.has_unsent, sink=self.sink)):
             self.hurry = False
             self._holding.clear()
+            await self._count()
             return None
         left_s = None if self.hurry else await self._held_s()
         if left_s is None:
@@ -237,10 +240,12 @@ class Lane:
             self._rate.sent(self._around.clock.monotonic_s())
             self.in_flight = batch
             await self._send(batch)
-            return 0
         finally:
             self.in_flight = None
             self._idle.set()
+        if self.state.failures or self.state.blocked:
+            await self._count()
+        return 0
 
     async def _lease(self) -> Batch | None:
         return await self._around.store.transact(

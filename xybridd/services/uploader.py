@@ -60,7 +60,7 @@ class Uploader:
         self.paused = _ALL in kept and msgspec.json.decode(kept[_ALL], type=bool)
         self.settings = settings
         for target in settings.targets:
-            lane = Lane(target, settings, self._around, self._make_sender(), lambda: not self._still)
+            lane = Lane(target, settings, self._around, self._make_sender(), lambda: not self._still, self.refresh)
             state = _state_from(kept.get(target.sink))
             if state.blocked:
                 state.wait, state.blocked = None, False
@@ -90,7 +90,7 @@ class Uploader:
                 lane.reconsider(network=before is not None and before[0] != network)
 
     async def refresh(self) -> None:
-        """Count again."""
+        """Count again: for a status, and when a lane has sent all or failed, so that exports carry what is so."""
         self.tallies = await self._around.store.query(outbox.tallies)
 
     def ledger(self) -> dict[str, Any]:
