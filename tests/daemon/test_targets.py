@@ -75,6 +75,9 @@ def test_credentials_come_first_then_the_file_then_the_environment(
     assert settings(tmp_path, f'[upload]\nkey_file = "{named}"').targets[0].key == "of-the-file"
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
     assert settings(tmp_path).targets[0].key == "beside-the-config"
+    secret(tmp_path / "credentials" / "xybrid-api-key", "\n", mode=0o440)
+    assert settings(tmp_path).targets[0].key == "beside-the-config"
+    (tmp_path / "credentials" / "xybrid-api-key").unlink()
     secret(tmp_path / "credentials" / "xybrid-api-key", "of-systemd", mode=0o440)
     assert settings(tmp_path).targets[0].key == "of-systemd"
 

@@ -119,7 +119,9 @@ def _url(text: str, key: str) -> str:
 def _api_key(named: str | None, config_path: str | None) -> str | None:
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     if credentials and (found := Path(credentials) / CREDENTIAL).exists():
-        return _one_line(_secret(found, private=False), str(found))
+        # A blank one is what the unit hands over where there is no key: systemd must have something to hand over.
+        if key := _secret(found, private=False):
+            return _one_line(key, str(found))
     beside = Path(config_path) if config_path else config_files()[0]
     path = Path(named).expanduser() if named else beside.with_name(_KEY_FILE)
     if named or path.exists():
