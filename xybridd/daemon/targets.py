@@ -118,10 +118,10 @@ def _url(text: str, key: str) -> str:
 
 def _api_key(named: str | None, config_path: str | None) -> str | None:
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and (found := Path(credentials) / CREDENTIAL).exists():
-        # A blank one is what the unit hands over where there is no key: systemd must have something to hand over.
-        if key := _secret(found, private=False):
-            return _one_line(key, str(found))
+    handed = Path(credentials) / CREDENTIAL if credentials else None
+    # A blank one is what the unit hands over where there is no key: systemd must have something to hand over.
+    if handed is not None and handed.exists() and (key := _secret(handed, private=False)):
+        return _one_line(key, str(handed))
     beside = Path(config_path) if config_path else config_files()[0]
     path = Path(named).expanduser() if named else beside.with_name(_KEY_FILE)
     if named or path.exists():
