@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: How long a test waits for something that should happen at once: long, since the machine may be busy.
 PATIENCE_S = 30.0
 
+#: What the receiver of the tests wants to see; long enough to be found wherever it should not stand.
+RECEIVER_KEY = "xk-Zu5Q8-not-to-be-seen"
+
 DATA = Path(__file__).parent / "data"
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tests.support import PATIENCE_S, inference, until
+from tests.support import PATIENCE_S, RECEIVER_KEY, inference, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.support import Daemon
     from xybridd.testing import Receiver
 
-KEY = "xk-Zu5Q8-not-to-be-seen"
+KEY = RECEIVER_KEY
 
 
 def sending_to(make_daemon: Callable[..., Daemon], receiver: Receiver, more: str = "", key: str = KEY) -> Daemon:

@@ -23,16 +23,10 @@ from xybridd.testing import Behaviour, Receiver
 export = import_module("xybridd.cli.export")
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.support import Daemon
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver(key=KEY) as running:
-        yield running
 
 
 @pytest.fixture

@@ -14,15 +14,9 @@ from tests.support import until
 from xybridd.testing import Behaviour, Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.support import Daemon
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver(key=KEY) as running:
-        yield running
 
 
 @pytest.fixture

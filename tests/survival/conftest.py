@@ -6,19 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.survival.scene import KEY, config, give_key
-from xybridd.testing import Receiver
+from tests.survival.scene import config, give_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.support import Daemon
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver(key=KEY) as started:
-        yield started
+    from xybridd.testing import Receiver
 
 
 @pytest.fixture

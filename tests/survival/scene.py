@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tests.support import Daemon, inference, ledger_balances, until
+from tests.support import RECEIVER_KEY, Daemon, inference, ledger_balances, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from xybridd.testing import Receiver
 
-KEY = "sesame-5f2c90d1"
+KEY = RECEIVER_KEY
 
 #: As fast as it goes, and with time limits that a test can wait for.
 UPLOAD = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,22 +97,6 @@ def test_a_sender_ends_with_its_daemon(sending: Daemon) -> None:
 
 
 # A full disk
-
-
-@pytest.fixture
-def disk(folder: Path) -> Iterator[Path]:
-    """A file system of 8 MiB."""
-    place = folder / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"mounting is not permitted here: {mounted.stderr.decode().strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @linux
