@@ -261,6 +261,20 @@ def test_sighup_applies_what_can_be_applied(make_daemon: Callable[[str], Daemon]
     assert total(daemon, session_id) == 1
 
 
+def test_a_storm_of_sighups_ends_with_the_last_config(daemon: Daemon) -> None:
+    for number in range(1, 40):
+        daemon.config.write_text(f'[file]\npath = "/dev/null/{number}"\n')
+        daemon.signal(signal.SIGHUP)
+    until(
+        lambda: [each["endpoint"] for each in daemon.status()["upload"]["sinks"]] == ["/dev/null/39"],
+        "the last config to be applied",
+    )
+    daemon.config.write_text("")
+    daemon.signal(signal.SIGHUP)
+    until(lambda: daemon.status()["upload"]["state"] == "off", "the sink to be off")
+    assert "never retrieved" not in daemon.said()
+
+
 def test_sighup_says_what_needs_a_restart(daemon: Daemon) -> None:
     daemon.config.write_text("[limits]\nmax_sessions = 1\n")
     daemon.signal(signal.SIGHUP)
