@@ -247,6 +247,23 @@ def test_a_socket_that_another_daemon_put_there_is_not_removed(daemon: Daemon) -
         assert daemon.socket.exists()
 
 
+# Names that are no text
+
+
+@pytest.mark.parametrize("variable", ["XYBRIDD_DATA_DIR", "XYBRID_INGEST_URL"])
+def test_a_variable_that_is_no_text_leaves_no_question_unanswered(
+    make_daemon: Callable[..., Daemon], folder: Path, variable: str
+) -> None:
+    value = {"XYBRIDD_DATA_DIR": f"{folder}/\udcff", "XYBRID_INGEST_URL": "http://127.0.0.1:9/\udcff"}[variable]
+    daemon = make_daemon("", {variable: value}).start()
+    status = daemon.status()
+    assert status["upload"]["state"] == "off"
+    if variable == "XYBRID_INGEST_URL":
+        assert "upload.endpoint" in status["upload"]["reason"]
+    else:
+        assert status["storage"]["path"].startswith(str(folder))
+
+
 # SIGHUP
 
 

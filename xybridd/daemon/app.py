@@ -278,10 +278,12 @@ class _Daemon:
         self.config, self.config_path = config, loaded.path
         while not self._reload_again:  # a later config comes first
             try:
-                return await self._set_sinks(parts)
+                await self._set_sinks(parts)
             except StorageError as error:
                 log.warning("nothing is uploaded until the database can be used again: %s", error)
                 await asyncio.sleep(_DISK_RETRY_S)
+            else:
+                return
 
 
 def _lifetimes(config: Config) -> Lifetimes:
