@@ -63,6 +63,17 @@ BAD: list[tuple[Any, str]] = [
     ({"event_type": "SessionExport", "session_id": "s"}, "payload"),
     ({"event_type": "SessionExport", "session_id": "s", "payload": 7}, "not an export"),
     ({"event_type": "PipelineEvent", "session_id": "s", "payload": {}}, "PipelineEvent"),
+    *(
+        (
+            {"version": "2.0", "session": {"session_id": "s", "device_id": "d"}, "extensions": {"revision": n}},
+            "revision",
+        )
+        for n in (-1, 2**53 + 1, 2**63, 10**400)
+    ),
+    ({"version": "2.0", "session": {"session_id": "", "device_id": "d"}}, "session_id"),
+    ({"version": "2.0", "session": {"session_id": "s" * 10_000, "device_id": "d"}}, "session_id"),
+    ({"event_type": "SessionDeletion", "session_id": "", "payload": {}}, "SessionDeletion"),
+    ({"event_type": "DeviceDeletion", "session_id": "s", "payload": {}}, "DeviceDeletion"),
     ({"event_type": 3, "session_id": "s", "payload": {}}, "not an export"),
 ]
 

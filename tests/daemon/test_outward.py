@@ -98,6 +98,17 @@ def test_an_import_is_queued_once(wire: Wire, make_daemon: Callable[..., Daemon]
     assert (bad.code, bad.data["path"]) == ("invalid_params", "$.params.exports[1]")
 
 
+@pytest.mark.parametrize("revision", [-1, 2**63, 2**64, 10**30])
+def test_an_import_with_an_impossible_revision_is_refused_by_name(wire: Wire, revision: int) -> None:
+    export = {
+        "version": "2.0",
+        "session": {"session_id": "s", "device_id": "d"},
+        "extensions": {"revision": revision},
+    }
+    failure = refusal(wire, "upload.import", exports=[export])
+    assert (failure.code, failure.data["path"]) == ("invalid_params", "$.params.exports[0]")
+
+
 @pytest.mark.parametrize(
     ("method", "params", "path"),
     [

@@ -247,6 +247,23 @@ def test_a_socket_that_another_daemon_put_there_is_not_removed(daemon: Daemon) -
         assert daemon.socket.exists()
 
 
+# Names that are no text
+
+
+@pytest.mark.parametrize("variable", ["XYBRIDD_DATA_DIR", "XYBRID_INGEST_URL"])
+def test_a_variable_that_is_no_text_leaves_no_question_unanswered(
+    make_daemon: Callable[..., Daemon], folder: Path, variable: str
+) -> None:
+    value = {"XYBRIDD_DATA_DIR": f"{folder}/\udcff", "XYBRID_INGEST_URL": "http://127.0.0.1:9/\udcff"}[variable]
+    daemon = make_daemon("", {variable: value}).start()
+    status = daemon.status()
+    assert status["upload"]["state"] == "off"
+    if variable == "XYBRID_INGEST_URL":
+        assert "upload.endpoint" in status["upload"]["reason"]
+    else:
+        assert status["storage"]["path"].startswith(str(folder))
+
+
 # SIGHUP
 
 
@@ -259,6 +276,20 @@ def test_sighup_applies_what_can_be_applied(make_daemon: Callable[[str], Daemon]
         until(lambda: "storage.commit_interval_ms" in daemon.said(), "the config to be applied")
         assert wire.call("record.batch", seq=1, records=[inference()])["last_seq"] == 1
     assert total(daemon, session_id) == 1
+
+
+def test_a_storm_of_sighups_ends_with_the_last_config(daemon: Daemon) -> None:
+    for number in range(1, 40):
+        daemon.config.write_text(f'[file]\npath = "/dev/null/{number}"\n')
+        daemon.signal(signal.SIGHUP)
+    until(
+        lambda: [each["endpoint"] for each in daemon.status()["upload"]["sinks"]] == ["/dev/null/39"],
+        "the last config to be applied",
+    )
+    daemon.config.write_text("")
+    daemon.signal(signal.SIGHUP)
+    until(lambda: daemon.status()["upload"]["state"] == "off", "the sink to be off")
+    assert "never retrieved" not in daemon.said()
 
 
 def test_sighup_says_what_needs_a_restart(daemon: Daemon) -> None:

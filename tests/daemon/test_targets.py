@@ -49,6 +49,14 @@ def test_a_key_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (target.sink, target.endpoint, target.key) == ("xybrid", DEFAULT_ENDPOINT, SECRET)
 
 
+def test_bytes_that_are_no_text_are_a_problem_and_no_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XYBRID_INGEST_URL", "https://ingest.example/\udcff")
+    monkeypatch.setenv("HOME", "/home/\udcff")
+    found = settings(tmp_path, '[file]\npath = "~/exports.jsonl"')
+    assert found.targets == ()
+    assert len(found.problems) == 2
+
+
 def test_an_endpoint_alone_is_enough(tmp_path: Path) -> None:
     (target,) = settings(tmp_path, '[upload]\nendpoint = "http://127.0.0.1:8080/"').targets
     assert (target.endpoint, target.key) == ("http://127.0.0.1:8080", None)

@@ -571,6 +571,37 @@ def test_another_endpoint_is_tried_at_once_whatever_the_old_one_asked_for(tmp_pa
     at_desk(test, tmp_path)
 
 
+def lanes_that_run() -> int:
+    return sum(task.get_name().startswith("upload to") for task in asyncio.all_tasks())
+
+
+def test_configurations_that_come_in_a_storm_leave_one_lane_a_sink(tmp_path: Path) -> None:
+    """A second lane would send what the first is sending, and go on with it after its sink was taken away."""
+
+    async def test(d: Desk) -> None:
+        d.uploader._make_sender = lambda: d.xybrid
+        await asyncio.gather(*(d.uploader.configure(settings("xybrid")) for _ in range(5)))
+        assert lanes_that_run() == 1
+        made = await d.ended(2)
+        await d.at_rest()
+        assert sorted(d.xybrid.sessions) == sorted(made)
+        await asyncio.gather(d.uploader.configure(settings("xybrid")), d.uploader.configure(settings(targets=())))
+        assert lanes_that_run() == 0
+
+    at_desk(test, tmp_path)
+
+
+def test_a_configuration_under_way_starts_nothing_after_the_end(tmp_path: Path) -> None:
+    async def test(d: Desk) -> None:
+        d.uploader._make_sender = lambda: d.xybrid
+        await asyncio.gather(d.uploader.configure(settings("xybrid")), d.uploader.stop())
+        assert lanes_that_run() == 0
+        await d.uploader.configure(settings("xybrid"))
+        assert lanes_that_run() == 0
+
+    at_desk(test, tmp_path)
+
+
 def test_a_mistake_of_ours_does_not_end_a_lane(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

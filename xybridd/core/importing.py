@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 
 from xybridd.core.delivery import Item
 from xybridd.core.export import EXPORT_VERSION
+from xybridd.protocol.records import LARGEST_EXACT
 
 
 class _Session(msgspec.Struct):
-    session_id: str
+    session_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     device_id: str
     platform: str = "unknown"
 
 
 class _Extensions(msgspec.Struct):
-    revision: int = 0
+    revision: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_EXACT)] = 0
     app: str = ""
     app_version: str = ""
 
@@ -57,6 +59,9 @@ def item_from(line: bytes, now_ms: int) -> Item:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not an export: {error}") from error
     if event.event_type in {"SessionDeletion", "DeviceDeletion"}:
+        # "" means the whole device: one who asks for a session that has no name does not mean that.
+        if (event.event_type == "DeviceDeletion") != (event.session_id == ""):
+            raise ValueError(f"a {event.event_type} with the session id {event.session_id[:64]!r}")
         return Item("deletion", event.session_id, 0, made_at_ms, event.device_id, event.platform, "", event.app_version)
     raise ValueError(f"no export, but an event of type {event.event_type[:64]!r}")
 

@@ -26,7 +26,7 @@ from xybridd.daemon.reply import Services
 from xybridd.daemon.scheduler import Scheduler
 from xybridd.daemon.server import Server
 from xybridd.daemon.targets import settings_of
-from xybridd.errors import ConfigError
+from xybridd.errors import ConfigError, StorageError
 from xybridd.paths import data_folder, named_socket, user_socket
 from xybridd.probes.events import KernelEvents
 from xybridd.services.clock import SystemClock
@@ -52,6 +52,9 @@ log = logging.getLogger(__name__)
 #: SIGTERM to exit, all together; what is not on disk by then was never acknowledged.
 _DRAIN_S = 4.0
 _LAST_ANSWERS_S = 0.5
+
+#: Applying a config asks the database; one that refuses is asked again after so long.
+_DISK_RETRY_S = 2.0
 
 
 def run(loaded: Loaded, config_name: str | None) -> None:
@@ -83,6 +86,7 @@ class _Daemon:
         self.stop = asyncio.Event()
         self.manager = lifecycle.Manager()
         self._reloading: asyncio.Task[None] | None = None
+        self._reload_again = False
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -238,7 +242,15 @@ class _Daemon:
         await server.close(_LAST_ANSWERS_S)
 
     def _hang_up(self, parts: _Parts) -> None:
-        self._reloading = asyncio.create_task(self._reload(parts), name="reload")
+        """One reload at a time; what comes meanwhile is one more after it, since it may be of a later config."""
+        self._reload_again = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._reload_all(parts), name="reload")
+
+    async def _reload_all(self, parts: _Parts) -> None:
+        while self._reload_again:
+            self._reload_again = False
+            await self._reload(parts)
 
     async def _reload(self, parts: _Parts) -> None:
         """SIGHUP: read the config again, apply what can be applied, say what needs a restart."""
@@ -264,7 +276,14 @@ class _Daemon:
         if waiting:
             log.warning("these changes need a restart: %s", ", ".join(waiting))
         self.config, self.config_path = config, loaded.path
-        await self._set_sinks(parts)
+        while not self._reload_again:  # a later config comes first
+            try:
+                await self._set_sinks(parts)
+            except StorageError as error:
+                log.warning("nothing is uploaded until the database can be used again: %s", error)
+                await asyncio.sleep(_DISK_RETRY_S)
+            else:
+                return
 
 
 def _lifetimes(config: Config) -> Lifetimes:

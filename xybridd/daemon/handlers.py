@@ -171,7 +171,7 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
             "connections": services.connections(),
             "sessions": {"active": recorder.registry.active_count(), "stored": count},
             "storage": {
-                "path": str(services.store.path),
+                "path": os.fsencode(services.store.path).decode("utf-8", "replace"),
                 "quota_bytes": services.retention.quota_bytes,
                 **stored,
             },

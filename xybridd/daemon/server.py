@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psutil
 
 from xybridd.daemon.handlers import answer
-from xybridd.errors import Overloaded, WireError
+from xybridd.errors import InternalError, Overloaded, WireError
 from xybridd.protocol.framing import (
     NULL_ID,
     BadLine,
@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
         request_id = request.request_id
         try:
             reply = await answer(self._server.services, self.link, request)
-            answered = b"" if request_id is None else encode_result(request_id, reply.result)
+            answered = b"" if request_id is None else _encoded(request_id, reply.result, request.method)
         except WireError as error:
             if request_id is not None:
                 self._send(encode_error(request_id, error))
@@ -261,6 +261,15 @@ class Connection(asyncio.Protocol):
         # Closing at once would reset a peer that is still writing before it could read what was said.
         self._transport.write_eof()
         asyncio.get_running_loop().call_later(_LINGER_S, self._transport.abort)
+
+
+def _encoded(request_id: bytes, result: Any, method: str) -> bytes:
+    """Raises InternalError: an answer that cannot be written is a failure that is told, not silence."""
+    try:
+        return encode_result(request_id, result)
+    except Exception as error:
+        log.exception("the answer to %s cannot be written", method)
+        raise InternalError(f"the daemon failed at {method}; its log says where") from error
 
 
 class Server:

@@ -87,7 +87,12 @@ def _otlp(config: Config, _config_path: str | None) -> list[Target]:
 def _file(config: Config, _config_path: str | None) -> list[Target]:
     if config.file.path is None:
         return []
-    return [_target(config, "file", str(Path(config.file.path).expanduser().absolute()))]
+    path = str(Path(config.file.path).expanduser().absolute())
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("file.path leads through a folder whose name is not UTF-8") from error
+    return [_target(config, "file", path)]
 
 
 def _target(config: Config, sink: str, endpoint: str, key: str | None = None, **more: dict[str, str]) -> Target:
@@ -109,6 +114,7 @@ def _url(text: str, key: str) -> str:
     try:
         parts = urlsplit(text.strip())
         sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        text.encode()  # an environment may hold bytes that are no text
     except ValueError:
         sound = False
     if not sound:

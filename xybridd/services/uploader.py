@@ -41,6 +41,8 @@ class Uploader:
         self._make_sender = make_sender
         self._seen: tuple[Any, ...] | None = None
         self._still = 0
+        self._one_at_a_time = asyncio.Lock()
+        self._over = False
 
     @property
     def on(self) -> tuple[SinkName, ...]:
@@ -52,11 +54,20 @@ class Uploader:
         return any("session" in TAKES[sink] for sink in self.lanes)
 
     async def configure(self, settings: Settings) -> None:
-        """Start, or start again, by these settings: what waited for another configuration is tried at once."""
-        await self.stop()
+        """Start, or start again, by these settings: what waited for another configuration is tried at once.
+
+        One after the other, however fast they come: a lane that nobody knows any more would go on sending.
+        """
+        async with self._one_at_a_time:
+            await self._configure(settings)
+
+    async def _configure(self, settings: Settings) -> None:
+        await self._end_lanes()
         # What was being sent to a sink that is off now waits like the rest of it.
         await self._around.store.transact(outbox.release)
         kept = await self._around.store.query(outbox.sink_states)
+        if self._over:  # meanwhile
+            return
         self.paused = _ALL in kept and msgspec.json.decode(kept[_ALL], type=bool)
         self.settings = settings
         for target in settings.targets:
@@ -69,6 +80,11 @@ class Uploader:
         await self.refresh()
 
     async def stop(self) -> None:
+        """For good: a configuration that is still being applied starts nothing any more."""
+        self._over = True
+        await self._end_lanes()
+
+    async def _end_lanes(self) -> None:
         lanes, self.lanes = self.lanes, {}
         await asyncio.gather(*(lane.stop() for lane in lanes.values()))
 
