@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import PATIENCE_S
+from tests.support import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from tests.support import Daemon
@@ -54,9 +54,15 @@ def test_the_real_app_records_real_inferences_and_a_real_error(daemon: Daemon, f
 def test_the_three_lines_of_the_readme(daemon: Daemon) -> None:
     (first,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "import xybridd" in block]
     assert len([line for line in first.splitlines() if line.strip()]) == 3
-    subprocess.run([sys.executable, "-c", first], env=daemon.env, check=True, timeout=PATIENCE_S)
-    found = json.loads(daemon.xybridd("sessions", "show", "--app", "kiosk", "--json").stdout)
-    assert found["by_model"]["whisper-tiny@1.0"]["total_latency_ms"] == 212
+
+    def kept() -> dict[str, int] | None:
+        # What an app records in its last quarter of a second may be lost on a busy machine; the README says so.
+        subprocess.run([sys.executable, "-c", first], env=daemon.env, check=True, timeout=PATIENCE_S)
+        shown = json.loads(daemon.xybridd("sessions", "show", "--app", "kiosk", "--json").stdout)
+        by_model: dict[str, dict[str, int]] = shown["by_model"]
+        return by_model.get("whisper-tiny@1.0")
+
+    assert until(kept, "the record of the three lines")["total_latency_ms"] == 212
 
 
 @pytest.mark.skipif(shutil.which("nc") is None, reason="nc is not installed (Debian: netcat-openbsd)")

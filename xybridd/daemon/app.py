@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import logging
 import os
 import signal
+import threading
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -105,6 +107,7 @@ class _Daemon:
             await parts.recorder.resume()
             await parts.server.listen(sock)
             loop.add_signal_handler(signal.SIGHUP, self._hang_up, parts)
+            _fetch_probes()
             self.manager.say_ready(f"listens at {listener.path}")
             log.info(
                 "ready: xybridd %s (pid %d) listens at %s, keeps %s",
@@ -284,6 +287,12 @@ class _Daemon:
                 await asyncio.sleep(_DISK_RETRY_S)
             else:
                 return
+
+
+def _fetch_probes() -> None:
+    """Import the probes, on a thread: the first session that starts wants to know the device, and starts soon."""
+    fetch = partial(importlib.import_module, "xybridd.probes.register")
+    threading.Thread(target=fetch, name="xybridd-probes-import", daemon=True).start()
 
 
 def _lifetimes(config: Config) -> Lifetimes:

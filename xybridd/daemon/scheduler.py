@@ -80,7 +80,7 @@ class Scheduler:
             jobs.every("alive", min(alive_every_s, MINUTE_S), show_life, first_in_s=min(alive_every_s, to_full_s))
         jobs.start()
         self._jobs = jobs
-        self.look_now("the daemon has started")
+        self._look()
 
     def stop(self) -> None:
         for timer in (self._lonely, self._soon):
