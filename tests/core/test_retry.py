@@ -47,6 +47,7 @@ FAILURES: Mapping[Failure, str] = {
     "garbage": "retry", "redirect": "retry", "portal": "retry", "file": "retry", "sender": "retry",
     "refused": "pause",
     "partial": "bury",
+    "unsendable": "halve",
 }  # fmt: skip
 
 

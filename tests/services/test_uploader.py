@@ -571,6 +571,54 @@ def test_another_endpoint_is_tried_at_once_whatever_the_old_one_asked_for(tmp_pa
     at_desk(test, tmp_path)
 
 
+@pytest.mark.parametrize("poisoned", [status(500), Outcome(failure="sender", detail="it died")])
+def test_a_batch_that_never_gets_through_holds_up_no_other(tmp_path: Path, poisoned: Outcome) -> None:
+    async def test(d: Desk) -> None:
+        await d.uploader.pause(paused=True)
+        (bad,) = await d.ended(1)
+
+        def says(job: Job) -> Outcome:
+            return poisoned if any(item.session_id == bad for item in job.items) else OK
+
+        d.xybrid.says = says
+        await d.uploader.pause(paused=False)
+        await d.at_rest()
+        made = await d.ended(30)
+        for _ in range(5):
+            await d.pass_time(301)
+        assert sorted(d.xybrid.sessions) == sorted(made)
+        made += await d.ended(5)
+        for _ in range(5):
+            await d.pass_time(301)
+        assert sorted(d.xybrid.sessions) == sorted(made)
+        assert (await d.tally()).queued == 1
+        assert len({job.key for job in d.xybrid.jobs if job.items[0].session_id == bad}) == 1
+        d.xybrid.says = lambda _job: OK
+        for _ in range(2):
+            await d.pass_time(301)
+        assert sorted(d.xybrid.sessions) == sorted([bad, *made])
+
+    at_desk(test, tmp_path, most_items=10)
+
+
+def test_what_no_request_can_be_made_of_is_a_dead_letter_and_the_rest_arrives(tmp_path: Path) -> None:
+    async def test(d: Desk) -> None:
+        await d.uploader.pause(paused=True)
+        bad, *made = await d.ended(9)
+
+        def says(job: Job) -> Outcome:
+            broken = any(item.session_id == bad for item in job.items)
+            return Outcome(failure="unsendable", detail="ValueError") if broken else OK
+
+        d.xybrid.says = says
+        await d.uploader.pause(paused=False)
+        await d.at_rest()
+        assert sorted(d.xybrid.sessions) == sorted(made)
+        assert (await d.tally()).dead == 1
+
+    at_desk(test, tmp_path)
+
+
 def lanes_that_run() -> int:
     return sum(task.get_name().startswith("upload to") for task in asyncio.all_tasks())
 

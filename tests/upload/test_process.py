@@ -14,13 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import psutil
 import pytest
 
 import xybridd
 from tests.support import PATIENCE_S, until
 from tests.upload.given import KEY, broken, job, outcome, outcomes, target
-from xybridd.core.delivery import Outcome
+from xybridd.core.delivery import Item, Outcome
+from xybridd.core.minute import Minute, ModelMinute
 from xybridd.testing import Behaviour, Receiver
 from xybridd.upload.frames import framed, outcome_from
 from xybridd.upload.process import COMMAND, Sender, environment_from
@@ -354,3 +356,13 @@ def test_the_sender_loads_of_it_what_a_job_needs(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None []"
+
+
+def test_a_minute_whose_parts_cannot_be_read_is_no_trouble_of_the_senders(receiver: Receiver) -> None:
+    """Its row reads, what is in it does not: as a bit that flipped leaves it. It would break the sender each time."""
+    model = ModelMinute("m", "1", 1, 0, b"\xc1 no histogram")
+    body = msgspec.msgpack.encode(Minute("s", 1, 2, [model]))
+    bad = Item("minute", "s", 0, 2, "device", "linux", "app", "", body)
+    given = job(target(receiver.url, "otlp"), bad)
+    assert outcome(given).failure == "unsendable"
+    assert given.key not in {request["key"] for request in receiver.seen()["requests"]}

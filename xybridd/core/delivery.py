@@ -34,6 +34,7 @@ Failure = Literal[
     "partial",  # an OTLP receiver took some of it and threw the rest away for good
     "file",  # the file cannot be written
     "refused",  # we do not send: plain HTTP beyond loopback, a URL that is none
+    "unsendable",  # what is in the batch cannot be put into a request; nothing was sent
     "sender",  # the sender's process could not be started, or died
 ]
 

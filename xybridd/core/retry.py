@@ -7,6 +7,7 @@
     401, 403, 404, any other status       pause: nothing of ours will make it work; tried every 15 minutes, and at once
                                             when the configuration changes
     413, 400, 422                         halve the batch until the bad one is alone; that one is a dead letter
+    no request can be made of it          likewise: it would be no other the next time
     some refused for good (OTLP)          dead letters: sending it again would double the rest
 
 Waiting is reckoned on the monotonic clock. It outlives a restart, and a reboot, after which the wall clock has a say,
@@ -53,7 +54,7 @@ def decide(outcome: Outcome, items: int, failures: int, now_ms: int, jitter: flo
         return Verdict("deliver")
     if failure == "partial":
         return Verdict("bury")
-    if failure is None and status in _HALVED:
+    if failure == "unsendable" or (failure is None and status in _HALVED):
         return Verdict("halve" if items > 1 else "bury")
     asked_s = retry_after_s(outcome.retry_after, now_ms)
     if failure in _PAUSING or (failure is None and not _is_retried(status)):

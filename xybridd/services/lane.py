@@ -19,6 +19,7 @@ from xybridd.core.address import leads_here, shown_url
 from xybridd.core.delivery import Failure, Job, Outcome, SinkName, Target
 from xybridd.core.holding import Facts, Holding, facts_of
 from xybridd.core.retry import BREAKER_FAILURES, RateLimit, Verdict, Wait, decide, wait_of
+from xybridd.core.stuck import Stuck
 from xybridd.errors import StorageError
 from xybridd.storage import outbox
 
@@ -118,6 +119,7 @@ class Lane:
         self._count = count
         self._holding = Holding(settings.holds_off)
         self._rate = RateLimit(settings.per_minute)
+        self._stuck = Stuck()
         self._awake = asyncio.Event()
         self._paused = False
         self._idle = asyncio.Event()
@@ -170,6 +172,11 @@ class Lane:
     async def settled(self) -> None:
         """Until nothing is in flight."""
         await self._idle.wait()
+
+    @property
+    def aside(self) -> tuple[str, ...]:
+        """The batches that let others by."""
+        return self._stuck.aside
 
     def next_in_s(self) -> float | None:
         """Seconds until its wait is over; None when it does not wait for a time."""
@@ -235,6 +242,9 @@ class Lane:
         self._idle.clear()
         try:
             batch = await self._lease()
+            if batch is None and self._stuck.aside:  # there are no others
+                self._stuck.clear()
+                batch = await self._lease()
             if batch is None:
                 return None
             self._rate.sent(self._around.clock.monotonic_s())
@@ -255,6 +265,7 @@ class Lane:
                 device_id=self._around.device_id,
                 most_items=self._settings.most_items,
                 most_bytes=self._settings.most_bytes,
+                aside=self._stuck.aside,
             )
         )
 
@@ -267,6 +278,7 @@ class Lane:
         outcome = await self._sender.send(Job(self.target, batch.key, batch.items, batch.again))
         clock = self._around.clock
         verdict = decide(outcome, len(batch.rows), self.state.failures, clock.wall_ms(), self._around.jitter())
+        self._stuck.note(batch.key, outcome, verdict)
         self._note(outcome, verdict)
         await self._until_kept(partial(self._settle, batch=batch, verdict=verdict, reason=outcome.detail))
 

@@ -147,6 +147,7 @@ class Uploader:
                     device_id=self._around.device_id,
                     most_items=self.settings.most_items,
                     most_bytes=self.settings.most_bytes,
+                    aside=lane.aside,
                 )
             )
             if batch is not None:

@@ -136,13 +136,21 @@ def has_unsent(connection: sqlite3.Connection, sink: SinkName) -> bool:
 
 
 def lease(
-    connection: sqlite3.Connection, sink: SinkName, device_id: str, most_items: int, most_bytes: int
+    connection: sqlite3.Connection,
+    sink: SinkName,
+    device_id: str,
+    most_items: int,
+    most_bytes: int,
+    aside: Sequence[str] = (),
 ) -> Batch | None:
-    """Take the next batch, to send it now. A row whose body damage took is evicted on the way."""
-    batch, lost = next_batch(connection, sink, device_id, most_items, most_bytes)
+    """Take the next batch, to send it now. A row whose body damage took is evicted on the way.
+
+    ``aside``: the keys of batches that are to let others by.
+    """
+    batch, lost = next_batch(connection, sink, device_id, most_items, most_bytes, aside)
     while batch is None and lost:
         remove(connection, [row.row_id for row in lost], "evict")
-        batch, lost = next_batch(connection, sink, device_id, most_items, most_bytes)
+        batch, lost = next_batch(connection, sink, device_id, most_items, most_bytes, aside)
     remove(connection, [row.row_id for row in lost], "evict")
     if batch is not None:
         connection.executemany(
@@ -153,15 +161,21 @@ def lease(
 
 
 def next_batch(
-    connection: sqlite3.Connection, sink: SinkName, device_id: str, most_items: int, most_bytes: int
+    connection: sqlite3.Connection,
+    sink: SinkName,
+    device_id: str,
+    most_items: int,
+    most_bytes: int,
+    aside: Sequence[str] = (),
 ) -> tuple[Batch | None, list[Row]]:
     """What would go next: the oldest row with the rest of its batch, else as many new ones as fit in one request.
 
     Beside it the rows that have no body any more.
     """
     first = connection.execute(
-        f"SELECT batch FROM outbox WHERE sink = ? AND {_IN_UNSENT} AND state != 'leased' ORDER BY id LIMIT 1",
-        (sink,),
+        f"SELECT batch FROM outbox WHERE sink = ? AND {_IN_UNSENT} AND state != 'leased'"
+        f" AND coalesce(batch, '') NOT IN ({', '.join('?' * len(aside))}) ORDER BY id LIMIT 1",
+        (sink, *aside),
     ).fetchone()
     key = None if first is None else first[0]
     found = connection.execute(

@@ -40,6 +40,15 @@ _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _PR_SET_PDEATHSIG = 1
 
 
+class _Unsendable(Exception):
+    """A sink is a pure function of its job: what breaks it once breaks it each time."""
+
+
+def _where(error: BaseException) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119
+
+
 class Sending:
     """Carries jobs out; what it needs for that is loaded when a job needs it."""
 
@@ -50,10 +59,15 @@ class Sending:
         """Never raises: a job that breaks us is an outcome too, and without its words, which may hold a secret."""
         try:
             outcome = self._carry_out(job)
+        except _Unsendable as error:
+            broke = _where(error.__cause__ or error)
+            outcome = Outcome(
+                failure="unsendable", detail=f"no request can be made of it ({broke}); please report that"
+            )
         except Exception as error:  # noqa: BLE001
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            broke = f"{type(error).__name__} at {os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119
-            outcome = Outcome(failure="sender", detail=f"the sender broke over this job ({broke}); please report that")
+            outcome = Outcome(
+                failure="sender", detail=f"the sender broke over this job ({_where(error)}); please report that"
+            )
         return without_secrets(outcome, job.target)
 
     def _carry_out(self, job: Job) -> Outcome:
@@ -74,7 +88,10 @@ class Sending:
             from xybridd.upload.http import Transport  # noqa: PLC0415
 
             self._transport = Transport()
-        request = sink.request(job)
+        try:
+            request = sink.request(job)
+        except Exception as error:
+            raise _Unsendable from error
         answer = self._transport.perform(request, job.target)
         if isinstance(answer, Outcome):
             return answer
