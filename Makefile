@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types contracts bench clean
+.PHONY: help run test test-system check format lint types contracts bench clean
 
 help:  ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there; name another with: make PYTHON=python3"; exit 1; }
@@ -22,6 +22,9 @@ run: $(STAMP)  ## a daemon, an app at work, a live view (DURATION=10: for ten se
 
 test: $(STAMP)  ## the tests, in random order
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-system: $(STAMP)  ## a Debian with systemd is booted, and xybridd installed on it (root; mmdebstrap, systemd-container)
+	XYBRIDD_TEST_SYSTEM=1 $(BIN)/python -m pytest tests/system -rsP $(PYTEST_ARGS)
 
 format: $(STAMP)  ## bring the code into shape
 	$(BIN)/ruff format .

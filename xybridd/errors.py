@@ -15,6 +15,7 @@ XybriddError
 │   └── HelloRequired       -32006   hello_required
 ├── ConfigError             the config file cannot be used
 ├── StartError              the daemon cannot start: data in use, socket in use, path too long
+├── ServiceError            the service cannot be installed, started or asked here
 ├── StorageError            a transaction failed; it may succeed later (disk full, I/O error)
 │   └── CorruptDatabase     the file is not a sound database any more
 └── DaemonUnreachable       no daemon answers at any socket that was tried
@@ -112,6 +113,10 @@ class ConfigError(XybriddError):
 
 class StartError(XybriddError):
     """The daemon cannot start; the message says what is in the way and what to do."""
+
+
+class ServiceError(XybriddError):
+    """The service cannot be installed, started or asked; the message says why and what to do."""
 
 
 class StorageError(XybriddError):

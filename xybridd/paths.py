@@ -13,7 +13,8 @@ from pathlib import Path
 APP = "xybridd"
 SOCKET_NAME = "xybridd.sock"
 CONFIG_NAME = "config.toml"
-SYSTEM_SOCKET = Path("/run/xybridd/xybridd.sock")
+#: macOS has no /run, and launchd makes no folders.
+SYSTEM_SOCKET = Path("/var/run/xybridd.sock" if os.uname().sysname == "Darwin" else "/run/xybridd/xybridd.sock")
 
 #: The bytes that a Unix socket's address holds, its closing NUL counted: 108 on Linux, 104 on macOS and the BSDs.
 SUN_PATH_BYTES = 108 if os.uname().sysname == "Linux" else 104

@@ -33,6 +33,7 @@ _COMMANDS = {
     "device": "What this device is, how sure that is, and from where.",
     "advice": "What an app had better do now, and why.",
     "config": "Look at the configuration.",
+    "service": "Have the daemon run as a service, of yours or of the system.",
     "receive": "Receive exports here, to see what a device sends.",
 }
 
