@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
+import grp
+import os
 import re
+import stat
 import sys
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,10 +30,31 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for pr
 
 
 def daemon() -> Connection:
-    """Raises DaemonUnreachable, which ends the command with exit code 3 and one helpful line."""
+    """Raises DaemonUnreachable or PermissionDenied, which end the command with one helpful line (exit codes 3, 4)."""
     from xybridd.client.connection import Connection
+    from xybridd.errors import DaemonUnreachable, PermissionDenied
 
-    return Connection.open()
+    try:
+        return Connection.open()
+    except DaemonUnreachable as error:
+        for path in error.tried:
+            if group := _group_to_join(path):
+                raise PermissionDenied(
+                    f"{path} is for the members of the group {group}; join it, and log in again: "
+                    f"sudo usermod -aG {group} {getpass.getuser()}"
+                ) from error
+        raise
+
+
+def _group_to_join(path: str) -> str | None:
+    """The group whose members may connect where we may not."""
+    try:
+        found = Path(path).stat()
+        if not stat.S_ISSOCK(found.st_mode) or os.access(path, os.W_OK) or not found.st_mode & stat.S_IWGRP:
+            return None
+        return grp.getgrgid(found.st_gid).gr_name
+    except (OSError, KeyError):
+        return None
 
 
 def call(method: str, **params: Any) -> Any:
