@@ -531,6 +531,22 @@ def test_what_came_of_a_request_is_kept_though_the_disk_is_full_for_a_while(
     at_desk(test, tmp_path)
 
 
+def test_an_export_that_cannot_be_made_costs_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(d: Desk) -> None:
+        def broken(*_: Any) -> None:
+            raise ValueError("boom")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("xybridd.services.pending.export_item", broken)
+            (session_id,) = await d.ended(1)
+        assert await d.b.calls(session_id) == 1
+        await d.ended(1)
+        await d.at_rest()
+        assert len(d.xybrid.sessions) == 1
+
+    at_desk(test, tmp_path)
+
+
 def test_with_nothing_to_send_nothing_wakes(tmp_path: Path) -> None:
     async def test(d: Desk) -> None:
         await d.at_rest()

@@ -6,6 +6,7 @@ They are kept until they are settled, so that a failed commit is written again a
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from xybridd.core.changes import Changes
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from xybridd.services.clock import Clock
     from xybridd.services.sessions import Sessions
     from xybridd.storage.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class Pending:
@@ -91,7 +94,10 @@ class Pending:
         exporting = any("session" in TAKES[sink] for sink in self.sinks)
         for session in self._registry.changed_sessions.values():
             if session.take_revision() and exporting:
-                into.exports.append(export_item(session, self.shown_ledger(), self._clock.wall_ms()))
+                try:
+                    into.exports.append(export_item(session, self.shown_ledger(), self._clock.wall_ms()))
+                except Exception:  # the records come first: they are written, whatever an export runs into
+                    log.exception("no export of the session %s could be made", session.session_id)
         self._producers = self._registry.take_changes(into)
 
     def retry(self) -> Awaitable[None]:
