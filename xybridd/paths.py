@@ -51,6 +51,19 @@ def data_folder(configured: str | None) -> Path:
     return Path(platformdirs.user_data_dir(APP))
 
 
+def spool_folder() -> Path:
+    """Where this user's clients keep what they could not bring to a daemon.
+
+    Not where a service that records is told to keep its own state: the user's next process must find it.
+    """
+    named = os.environ.get("XYBRIDD_DATA_DIR")
+    if named:
+        return Path(named).expanduser().absolute() / "spool"
+    import platformdirs  # noqa: PLC0415
+
+    return Path(platformdirs.user_data_dir(APP)) / "spool"
+
+
 def config_files(named: str | None = None) -> tuple[Path, ...]:
     """The files to look for, in order; the one named by option or environment stands alone, and must be there."""
     named = named or os.environ.get("XYBRIDD_CONFIG")

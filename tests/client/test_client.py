@@ -64,7 +64,15 @@ def test_what_is_recorded_stands_in_the_session(daemon: Daemon, connect: Callabl
     assert (more["app"], more["app_version"], more["labels"]) == ("test", "2.1", {"site": "42"})
     assert more["models"]["whisper@1.0"]["stats"]["hardware_used"] == {"gpu": 1}
     assert found["sdk_version"] == xybridd.__version__
-    assert client.counters() == {"acknowledged": 4, "waiting": 0, "dropped": 0, "invalid": 0, "refused": 0}
+    assert client.counters() == {
+        "acknowledged": 4,
+        "waiting": 0,
+        "dropped": 0,
+        "invalid": 0,
+        "refused": 0,
+        "spooled": 0,
+        "lost": 0,
+    }
 
 
 def test_records_reach_the_disk_without_a_flush(daemon: Daemon, connect: Callable[..., xybridd.Client]) -> None:

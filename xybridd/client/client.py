@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
+    from xybridd.client.aio import AsyncClient
     from xybridd.client.flusher import Flusher, Mark
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,9 @@ R = TypeVar("R")
 #: Records that may wait in this process; past it the oldest are dropped, and counted.
 MOST_WAITING = 100_000
 
-#: How long the end of a process may take.
+#: How long the end of a process may take to bring what waits to the daemon, and then to write what is left to disk.
 EXIT_DRAIN_S = 0.25
+EXIT_SPOOL_S = 2.0
 
 _time = time.time
 _perf_counter = time.perf_counter
@@ -86,11 +88,19 @@ class Shared:
         self.dropped = 0
         self.invalid = 0
         self.refused = 0
+        self.spooled = 0
+        self.lost = 0
+        self.watchers: list[Callable[[dict[str, Any]], object]] = []
 
     def count_invalid(self, count: int) -> None:
         if count and not self.invalid:
             log.warning("a record that cannot be right (a latency that is no number?) is left out; said once")
         self.invalid += count
+
+    def count_lost(self, count: int, why: object) -> None:
+        if not self.lost:
+            log.warning("%d records could neither be sent nor kept on disk and are lost: %s", count, why)
+        self.lost += count
 
     def for_child(self) -> Shared:
         """Another producer, in the same session."""
@@ -176,6 +186,49 @@ class Client:
             return None
         return cast("dict[str, Any] | None", mark.result)
 
+    # The device
+
+    def advice(
+        self, model_size_mb: float | None = None, safety_margin: float = 1.5, timeout_s: float = 2.0
+    ) -> dict[str, Any] | None:
+        """What this process had better do now, and why: ``device.advice`` of `docs/protocol.md`.
+
+        None when no daemon answered within `timeout_s`. ``model_size_mb``: would a model of this size (MiB) fit?
+        """
+        return cast("dict[str, Any] | None", self._answer(self._ask_advice(model_size_mb, safety_margin), timeout_s))
+
+    def watch(self, callback: Callable[[dict[str, Any]], object]) -> Callable[[], None]:
+        """Call `callback` with ``{"capabilities": …, "advice": …}`` as they are, and again whenever they change.
+
+        On the client's own thread: be brief. What it raises is logged once. Returns what ends the watching.
+        """
+        watchers = self._shared.watchers
+        watchers.append(callback)
+        self._ask("watch", callback=callback)
+
+        def end() -> None:
+            with contextlib.suppress(ValueError):
+                watchers.remove(callback)
+
+        return end
+
+    def _ask_advice(self, model_size_mb: float | None, safety_margin: float) -> Mark | None:
+        params = {"safety_margin": safety_margin}
+        if model_size_mb is not None:
+            params["model_size_mb"] = model_size_mb
+        return self._ask("ask", method="device.advice", params=params)
+
+    @staticmethod
+    def _answer(mark: Mark | None, timeout_s: float) -> Any:
+        return mark.result if mark is not None and mark.wait(timeout_s) else None
+
+    @property
+    def aio(self) -> AsyncClient:
+        """The calls that ask, for an event loop: ``await client.aio.advice()``. No thread waits for them."""
+        from xybridd.client.aio import AsyncClient  # noqa: PLC0415 - only who uses asyncio pays for it
+
+        return AsyncClient(self)
+
     # Life
 
     def flush(self, timeout_s: float = 2.0) -> bool:
@@ -186,18 +239,19 @@ class Client:
     def close(self, timeout_s: float = EXIT_DRAIN_S) -> bool:
         """Bring what waits to the daemon, end the session, stop. Whether that was done within `timeout_s`.
 
-        Called at exit. What is recorded afterwards is dropped.
+        What was not done by then is written to the spool, and brought to the daemon by whichever process of this user
+        uses xybridd next, or by the daemon itself. Called at exit. What is recorded afterwards is dropped.
         """
         with self._lock:
             if self._closed:
                 return True
             self._closed = True
         mark = self._ask("close", even_closed=True)
-        done = mark is None or mark.wait(timeout_s)
-        if self._flusher is not None and not done:
-            self._flusher.give_up()
-            if waiting := self.counters()["waiting"]:
-                log.warning("%d records were not acknowledged within %g s and are lost", waiting, timeout_s)
+        return self._stop(done=mark is None or mark.wait(timeout_s))
+
+    def _stop(self, *, done: bool) -> bool:
+        if self._flusher is not None and not done and not self._flusher.give_up(EXIT_SPOOL_S):
+            self._shared.count_lost(self.counters()["waiting"], "the disk took too long")
         self._worker = _CLOSED
         _clients.discard(self)
         return done
@@ -205,8 +259,9 @@ class Client:
     def counters(self) -> dict[str, int]:
         """What became of this client's records so far.
 
-        ``acknowledged``: on disk. ``waiting``: here. ``dropped``: the oldest, when too many waited. ``invalid``: left
-        out as they could not be right. ``refused``: by the daemon.
+        ``acknowledged``: on the daemon's disk. ``waiting``: here. ``spooled``: in a file, until a daemon is there.
+        ``dropped``: the oldest, when too many waited. ``invalid``: left out as they could not be right. ``refused``: by
+        the daemon. ``lost``: at the end, when there was neither a daemon nor room for a file.
         """
         shared, flusher = self._shared, self._flusher
         return {
@@ -215,6 +270,8 @@ class Client:
             "dropped": shared.dropped,
             "invalid": shared.invalid,
             "refused": shared.refused,
+            "spooled": shared.spooled,
+            "lost": shared.lost,
         }
 
     def __enter__(self) -> Self:
@@ -382,6 +439,7 @@ def connect(
     *,
     app_version: str = "",
     labels: dict[str, str] | None = None,
+    session_id: str | None = None,
     socket: str | Path | None = None,
 ) -> Client:
     """A client of this device's daemon, and a session; both at once, whether or not a daemon is there.
@@ -396,6 +454,8 @@ def connect(
     name = app or os.path.basename(sys.argv[0] or "") or "python"  # noqa: PTH119 - cheaper than a Path
     shared = Shared(name[:128], app_version, __version__, None if socket is None else (Path(socket),))
     shared.labels = dict(labels or {})
+    if session_id is not None:
+        shared.session_id, shared.owns_session = session_id, False
     if opted_out():
         return SilentClient(shared)
     client = Client(shared)

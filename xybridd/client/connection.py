@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
@@ -63,6 +64,11 @@ class Connection:
 
     def close(self) -> None:
         self._sock.close()
+
+    def break_off(self) -> None:
+        """From another thread: whoever waits for this connection is told that it broke."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def send(self, method: str, params: bytes, timeout_s: float = 5.0) -> int:
         """Send a request with params that are JSON already; the id that its answer will carry."""

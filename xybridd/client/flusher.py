@@ -4,6 +4,9 @@ It sleeps until a record comes, lets more gather for `FLUSH_INTERVAL_S`, sends t
 until the daemon says it is on disk. While the daemon is away everything stays in the app's queue, which is bounded;
 it is tried again, sooner while records wait than when none do. When the daemon says "not now", it is left alone for
 as long as it said.
+
+What is left when the thread ends goes into the spool (`xybridd.client.spool`), as does half of a queue that is about to
+be full. Spools that this user's processes left are delivered when there is nothing else to do.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from xybridd.client import spool
 from xybridd.client.connection import Connection, error_from
 from xybridd.client.outbox import Batch, Call, Item, Outbox, encode_records, record_of
+from xybridd.client.questions import Questions
 from xybridd.errors import (
     DaemonUnreachable,
     InternalError,
@@ -30,10 +35,12 @@ from xybridd.errors import (
     UnknownSession,
     WireError,
 )
+from xybridd.paths import spool_folder
 from xybridd.protocol.messages import BatchResult, SessionIdResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from xybridd.client.client import Shared
     from xybridd.protocol.records import Record
@@ -60,6 +67,15 @@ _IDLE_RETRY_S = 5.0
 _HANDSHAKE_S = 5.0
 _MOST_TRIES = 5
 
+#: So many records waiting without a daemon go into the spool: half of what the queue holds.
+_OVERFLOW_RECORDS = 50_000
+
+
+class _Clock:
+    """Held where a test of the app's that stops the clock does not look for it: deadlines here go on."""
+
+    monotonic = staticmethod(time.monotonic)
+
 
 class Mark:
     """Something the app asks for, at its place among the records in the queue."""
@@ -69,13 +85,22 @@ class Mark:
         self.arguments = arguments
         self.result: Any = None
         self._done = threading.Event()
+        self._told: Callable[[], None] | None = None
 
     def wait(self, timeout_s: float) -> bool:
         return self._done.wait(timeout_s)
 
+    def then(self, told: Callable[[], None]) -> None:
+        """Call `told` when it is done, on the flusher's thread, or now."""
+        self._told = told
+        if self._done.is_set():
+            told()
+
     def finish(self, result: Any = None) -> None:
         self.result = result
         self._done.set()
+        if self._told is not None:
+            self._told()
 
 
 class Flusher:
@@ -96,6 +121,11 @@ class Flusher:
         self._closing = False
         self._reported_drops = 0
         self._flushes: list[tuple[int, Mark]] = []
+        self._questions = Questions(shared.watchers)
+        self._overflow: list[Path] = []
+        self._foreign_due = False
+        #: The connection that this thread may be waiting for, for who wants it to end now.
+        self._at: Connection | None = None
         self._reader, self._waker = socket.socketpair()
         self._waker_lock = threading.RLock()  # a signal handler may record in the midst of it
         self._waker.setblocking(False)
@@ -120,9 +150,15 @@ class Flusher:
         with self._waker_lock, contextlib.suppress(OSError):
             self._waker.send(b"!")
 
-    def give_up(self) -> None:
+    def give_up(self, timeout_s: float) -> bool:
+        """End now: what is left goes into the spool. Whether it ended within `timeout_s`."""
         self._gave_up = True
         self.wake()
+        for connection in (self._connection, self._at):
+            if connection is not None:
+                connection.break_off()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def waiting(self) -> int:
         """Records that were taken from the queue and are not acknowledged yet."""
@@ -145,20 +181,27 @@ class Flusher:
             log.exception("the flusher failed; nothing more is recorded by this client")
         finally:
             self._disconnect()
+            self._spool_rest()
             with self._waker_lock:
                 self._waker.close()
             self._reader.close()
+            self._questions.close()
             for _, mark in self._flushes:
                 mark.finish()
 
     def _turn(self) -> None:
-        now_s = time.monotonic()
+        now_s = _Clock.monotonic()
         if self._connection is None and self._wants_connection() and now_s >= self._next_try_s:
             self._connect()
+        if self._connection is None and len(self._queue) >= _OVERFLOW_RECORDS:
+            self._spool_overflow()
         if self._connection is not None and self._queue and (self._urgent or now_s >= self._drain_at_s):
             self._drain()
         if self._connection is not None and now_s >= self._next_try_s:
             self._send_due()
+        if self._foreign_due and self._connection is not None and not (self._outbox or self._queue or self._closing):
+            self._foreign_due = False
+            self._deliver(spool.waiting(spool_folder()))
         self._finish_flushes()
         if not (self._closing and not self._outbox):
             self._rest()
@@ -180,20 +223,20 @@ class Flusher:
         if self._reader in ready:
             with contextlib.suppress(BlockingIOError):
                 self._reader.recv(4096)
-            if time.monotonic() >= self._drain_at_s:
-                self._drain_at_s = time.monotonic() + FLUSH_INTERVAL_S
+            if _Clock.monotonic() >= self._drain_at_s:
+                self._drain_at_s = _Clock.monotonic() + FLUSH_INTERVAL_S
         if self._connection is not None and self._connection in ready:
             self._receive()
 
     def _pause_s(self) -> float | None:
         """How long nothing is to be done; None: until something comes."""
-        now_s = time.monotonic()
+        now_s = _Clock.monotonic()
         deadlines = []
         if self._connection is None:
             if self._wants_connection():
                 deadlines.append(self._next_try_s)
         else:
-            if next(iter(self._outbox.due()), None) is not None:
+            if self._questions.due or next(iter(self._outbox.due()), None) is not None:
                 deadlines.append(self._next_try_s)
             if self._queue and len(self._outbox) < _MOST_BATCHES:
                 deadlines.append(0.0 if self._urgent else self._drain_at_s)
@@ -203,13 +246,13 @@ class Flusher:
 
     # Queue to outbox
 
-    def _drain(self) -> None:
-        """Turn what is in the queue now into batches and calls."""
+    def _drain(self, *, everything: bool = False) -> None:
+        """Turn what is in the queue now into batches and calls, as many as may wait for the daemon or all."""
         self._urgent = False
-        self._drain_at_s = time.monotonic() + FLUSH_INTERVAL_S
+        self._drain_at_s = _Clock.monotonic() + FLUSH_INTERVAL_S
         records: list[Record] = []
         left = len(self._queue)
-        while left and self._queue and len(self._outbox) < _MOST_BATCHES:
+        while left and self._queue and (everything or len(self._outbox) < _MOST_BATCHES):
             given = self._queue.popleft()
             left -= 1
             if isinstance(given, Mark):
@@ -273,10 +316,22 @@ class Flusher:
             self._shared.session_id = None
             self.flush(mark)
 
+    def ask(self, mark: Mark) -> None:
+        """A question goes out beside what is recorded: it waits for no disk."""
+        if self._connection is None:
+            mark.finish()
+        else:
+            self._questions.add(mark)
+
+    def watch(self, mark: Mark) -> None:
+        self._questions.watch(mark.arguments["callback"])
+        mark.finish()
+
     def _begin(self, session_id: str, labels: dict[str, str], *, first: bool = False) -> str:
         """Start a session, or take it up again: what is batched from now on is its."""
         shared = self._shared
         if session_id != shared.session_id:
+            shared.owns_session = True
             shared.session_id, shared.labels, shared.started_at_ms = (
                 session_id,
                 labels,
@@ -294,6 +349,12 @@ class Flusher:
         else:
             self._outbox.add_call(call)
         return session_id
+
+    def _resume(self) -> None:
+        """Say first that the session starts, or goes on; should it have ended meanwhile, the answer says so."""
+        who = self._shared
+        if who.session_id is not None and not self._outbox.starts(who.session_id):
+            self._begin(who.session_id, who.labels, first=True)
 
     def _goes_on_in(self, before: str, after: str) -> None:
         """The daemon let a session roll over, and answers with the id of its successor."""
@@ -318,6 +379,90 @@ class Flusher:
                 waiting.append((place, mark))
         self._flushes = waiting
 
+    # What cannot go to the daemon now, to the disk
+
+    def _producer(self, client_id: str) -> spool.Producer:
+        who = self._shared
+        return spool.Producer(who.app, client_id, who.app_version, who.sdk_version)
+
+    def _spool(self, outbox: Outbox, client_id: str) -> None:
+        """What is in it is on disk afterwards, or lost and counted."""
+        shared, records = self._shared, outbox.records
+        if not records:
+            return
+        try:
+            requests = ((item.method, item.params()) for item in outbox.items)
+            path = spool.write(spool_folder(), self._producer(client_id), requests)
+        except Exception as error:  # noqa: BLE001 - a full disk, a folder that is not ours: the app goes on
+            shared.count_lost(records, error)
+        else:
+            shared.spooled += records
+            if client_id != shared.client_id:
+                self._overflow.append(path)
+        outbox.items.clear()
+
+    def _spool_rest(self) -> None:
+        """At the end: everything that was not acknowledged, under the numbers it had."""
+        try:
+            self._resume()
+            self._drain(everything=True)
+            if self._closing and self._shared.session_id is not None and self._shared.owns_session:
+                self.end_session(Mark(Flusher.end_session))  # of what was recorded while the process ended
+            self._spool(self._outbox, self._shared.client_id)
+        except Exception:
+            log.exception("what was not acknowledged could not be kept")
+
+    def _spool_overflow(self) -> None:
+        """The oldest records leave the queue: as another producer's in the same session, brought before all others."""
+        session_id = self._shared.session_id
+        given: list[Any] = []
+        asked: list[Mark] = []
+        while self._queue and len(given) < _OVERFLOW_RECORDS:
+            each = self._queue.popleft()
+            if isinstance(each, Mark):
+                asked.append(each)
+                if each.act in _ABOUT_SESSIONS:
+                    break  # what comes behind it is another session's
+            else:
+                given.append(each)
+        self._queue.extendleft(reversed(asked))
+        if session_id is None or not given:
+            return
+        outbox = Outbox()
+        shared = self._shared
+        start = {"session_id": session_id, "started_at_ms": shared.started_at_ms, "labels": shared.labels}
+        outbox.add_call(Call("session.start", start, lambda _: None))
+        for first in range(0, len(given), _BATCH_RECORDS):
+            records = []
+            for each in given[first : first + _BATCH_RECORDS]:
+                try:
+                    records.append(record_of(each))
+                except (TypeError, ValueError, OverflowError):
+                    shared.count_invalid(1)
+            encoded, left_out = encode_records(records)
+            shared.count_invalid(left_out)
+            outbox.add_batch(session_id, encoded, len(records) - left_out, 0)
+        self._spool(outbox, str(uuid.uuid4()))
+
+    def _deliver(self, paths: Iterable[Path]) -> bool:
+        """Bring spools to the daemon; False when it went away or had no room, and they stay."""
+
+        def at(connection: Connection | None) -> None:
+            self._at = connection
+            if connection is not None and self._gave_up:
+                connection.break_off()
+
+        try:
+            for path in paths:
+                spool.deliver(path, self._shared.sockets, at)
+        except (DaemonUnreachable, WireError) as error:
+            self._foreign_due = True
+            self._away(error)
+            return False
+        except OSError as error:
+            log.debug("a spool is left for another time: %s", error)
+        return True
+
     # Outbox to daemon
 
     def _connect(self) -> None:
@@ -330,38 +475,48 @@ class Flusher:
         }
         try:
             connection = Connection.open(who.sockets, _HANDSHAKE_S)
+            self._at = connection
             try:
+                if self._gave_up:
+                    raise DaemonUnreachable("this process ends", ())
                 last_seq = connection.call("hello", hello, _HANDSHAKE_S)["last_seq"]
             except BaseException:
                 connection.close()
                 raise
+            finally:
+                self._at = None
         except (DaemonUnreachable, WireError) as error:
             self._away(error)
             return
+        if not self._deliver(self._overflow):
+            connection.close()
+            return
+        self._overflow = []
         log.debug("connected to the daemon")
+        self._foreign_due = True
         self._connection = connection
         self._retry_s = _FIRST_RETRY_S
         for batch in self._outbox.acknowledge(last_seq):
             who.acknowledged += batch.count
-        if who.session_id is not None and not self._outbox.starts(who.session_id):
-            # Say that this session goes on; should it have ended meanwhile, the answer says so.
-            self._begin(who.session_id, who.labels, first=True)
+        self._resume()
 
     def _away(self, error: Exception) -> None:
         if self._retry_s == _FIRST_RETRY_S:
             log.debug("no daemon (%s); records wait", error)
-        self._next_try_s = time.monotonic() + self._retry_s
+        self._next_try_s = _Clock.monotonic() + self._retry_s
         self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S if self._queue or self._outbox else _IDLE_RETRY_S)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._questions.lost()
         self._outbox.recall()
 
     def _send_due(self) -> None:
         assert self._connection is not None  # noqa: S101 - called only with one
         try:
+            self._questions.send(self._connection)
             for item in self._outbox.due():
                 self._outbox.sent(self._connection.send(item.method, item.params()), item)
         except DaemonUnreachable as error:
@@ -377,6 +532,8 @@ class Flusher:
             self._away(error)
             return
         for answer in answers:
+            if self._questions.take(answer):
+                continue
             item = self._outbox.answered(answer.id)
             if item is None:
                 continue
@@ -401,10 +558,11 @@ class Flusher:
         again = item.tries < _MOST_TRIES
         if isinstance(error, Overloaded | StorageUnavailable) or (isinstance(error, InternalError) and again):
             self._outbox.recall()
-            self._next_try_s = time.monotonic() + error.data.get("retry_after_ms", 1000) / 1000
+            self._next_try_s = _Clock.monotonic() + error.data.get("retry_after_ms", 1000) / 1000
         elif isinstance(item, Call):
             self._outbox.settle(item)
-            log.debug("%s was refused: %s", item.method, error)
+            level = logging.DEBUG if self._shared.owns_session else logging.WARNING
+            log.log(level, "%s was refused: %s", item.method, error)
             if item.arguments["session_id"] == self._shared.session_id and again:
                 # It could not be started, or taken up again: what comes next goes into a session of its own.
                 self._begin(str(uuid.uuid4()), self._shared.labels, first=True)
@@ -424,3 +582,7 @@ class Flusher:
         for item in self._outbox.items:
             if isinstance(item, Batch) and item.session_id == gone:
                 item.session_id = self._shared.session_id or gone
+
+
+#: What changes which session the records behind it belong to.
+_ABOUT_SESSIONS = (Flusher.start_session, Flusher.end_session, Flusher.close)

@@ -27,9 +27,10 @@ from xybridd.daemon.listener import Listener
 from xybridd.daemon.reply import Services
 from xybridd.daemon.scheduler import Scheduler
 from xybridd.daemon.server import Server
+from xybridd.daemon.spools import Spools
 from xybridd.daemon.targets import settings_of
 from xybridd.errors import ConfigError, StorageError
-from xybridd.paths import data_folder, named_socket, user_socket
+from xybridd.paths import data_folder, named_socket, spool_folder, user_socket
 from xybridd.probes.events import KernelEvents
 from xybridd.services.clock import SystemClock
 from xybridd.services.device import Device
@@ -102,7 +103,7 @@ class _Daemon:
         sock = listener.bind()
         try:
             await store.open(self.clock.wall_ms())
-            parts = self._build(loop, store, folder)
+            parts = self._build(loop, store, folder, listener.path)
             await self._set_sinks(parts)
             await parts.recorder.resume()
             await parts.server.listen(sock)
@@ -154,7 +155,7 @@ class _Daemon:
         await store.ping()
         self.manager.say_alive()
 
-    def _build(self, loop: asyncio.AbstractEventLoop, store: Store, folder: Path) -> _Parts:
+    def _build(self, loop: asyncio.AbstractEventLoop, store: Store, folder: Path, address: Path) -> _Parts:
         """Everything between the disk and the socket."""
         config, clock = self.config, self.clock
         sampler = Sampler(clock)
@@ -164,7 +165,8 @@ class _Daemon:
         retention = Retention(store, recorder, clock, config.storage.retention_days, quota_bytes)
         recorder.pending.on_kept = retention.look
         uploader = self._uploader(store, sampler, recorder)
-        scheduler = Scheduler(loop, clock, recorder, retention, device, uploader)
+        spools = Spools((folder / "spool", spool_folder()), address)
+        scheduler = Scheduler(loop, clock, recorder, retention, device, uploader, spools.fetch)
         recorder.on_lonely = scheduler.sweep_when_lost
         recorder.on_record = scheduler.look_often
         services = Services(
