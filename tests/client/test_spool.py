@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -264,17 +265,20 @@ def test_a_full_disk_loses_what_it_must_and_says_so(folder: Path, spool_folder: 
         subprocess.run(["umount", spool_folder], check=True)
 
 
+def has_spooled(client: xybridd.Client, count: int) -> bool:
+    return client.counters()["spooled"] == count
+
+
 def test_a_queue_that_overflows_goes_to_disk_and_all_of_it_arrives(
     make_daemon: Callable[..., Daemon], spool_folder: Path
 ) -> None:
     daemon = make_daemon()
     client = xybridd.connect(app="a", socket=daemon.socket)
-    total = 0
-    for _ in range(4):
-        for _ in range(50_000):
-            client.record_inference("m", "1", 1)
-        total += 50_000
-        until(lambda total=total: client.counters()["spooled"] == total, "the overflow to be on disk")
+    total = 200_000
+    for number in range(total):
+        client.record_inference("m", "1", 1)
+        if number % 50_000 == 49_999:
+            until(functools.partial(has_spooled, client, number + 1), "the overflow to be on disk")
     client.record_inference("m", "1", 1)
     assert len(spool.waiting(spool_folder)) == 4
     daemon.start()

@@ -98,7 +98,7 @@ class Shared:
         self.invalid += count
 
     def count_lost(self, count: int, why: object) -> None:
-        if not self.lost:
+        if count and not self.lost:
             log.warning("%d records could neither be sent nor kept on disk and are lost: %s", count, why)
         self.lost += count
 
@@ -250,8 +250,11 @@ class Client:
         return self._stop(done=mark is None or mark.wait(timeout_s))
 
     def _stop(self, *, done: bool) -> bool:
-        if self._flusher is not None and not done and not self._flusher.give_up(EXIT_SPOOL_S):
-            self._shared.count_lost(self.counters()["waiting"], "the disk took too long")
+        flusher = self._flusher
+        if not done and (flusher is None or not flusher.give_up(EXIT_SPOOL_S)):
+            left = sum(isinstance(each, tuple) for each in list(self._queue))
+            left += 0 if flusher is None else flusher.waiting()
+            self._shared.count_lost(left, "no thread could be started" if flusher is None else "the disk took too long")
         self._worker = _CLOSED
         _clients.discard(self)
         return done
@@ -306,8 +309,9 @@ class Client:
                 flusher = self._start()
             flusher.asleep = False
             flusher.wake(urgent=urgent)
-        except Exception as error:  # noqa: BLE001 - at interpreter shutdown no thread can be started
-            log.debug("the flusher cannot be started: %s", error)
+        except Exception as error:  # noqa: BLE001 - no descriptors left, no thread at interpreter shutdown
+            level = logging.DEBUG if self._worker is _CLOSED or self._closed else logging.WARNING
+            log.log(level, "what is recorded stays in memory, the client's thread cannot be started: %s", error)
             self._worker = _CLOSED
 
     def _start(self) -> Flusher:

@@ -65,6 +65,10 @@ class Connection:
     def close(self) -> None:
         self._sock.close()
 
+    def forget(self) -> None:
+        """Its descriptor is not ours any more: let it be."""
+        self._sock.detach()
+
     def break_off(self) -> None:
         """From another thread: whoever waits for this connection is told that it broke."""
         with contextlib.suppress(OSError):

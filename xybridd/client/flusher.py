@@ -12,6 +12,7 @@ be full. Spools that this user's processes left are delivered when there is noth
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import select
 import socket
@@ -126,10 +127,8 @@ class Flusher:
         self._foreign_due = False
         #: The connection that this thread may be waiting for, for who wants it to end now.
         self._at: Connection | None = None
-        self._reader, self._waker = socket.socketpair()
+        self._reader, self._waker = _waker()
         self._waker_lock = threading.RLock()  # a signal handler may record in the midst of it
-        self._waker.setblocking(False)
-        self._reader.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="xybridd-flusher", daemon=True)
 
     # From the app's threads
@@ -176,18 +175,34 @@ class Flusher:
     def _run(self) -> None:
         try:
             while not (self._gave_up or (self._closing and not self._outbox)):
-                self._turn()
+                try:
+                    self._turn()
+                except OSError as error:
+                    if error.errno != errno.EBADF:
+                        raise
+                    self._renew()
         except Exception:
             log.exception("the flusher failed; nothing more is recorded by this client")
         finally:
             self._disconnect()
             self._spool_rest()
-            with self._waker_lock:
+            with self._waker_lock, contextlib.suppress(OSError):
                 self._waker.close()
-            self._reader.close()
+            with contextlib.suppress(OSError):
+                self._reader.close()
             self._questions.close()
             for _, mark in self._flushes:
                 mark.finish()
+
+    def _renew(self) -> None:
+        """The app closed all descriptors, as who detaches itself does. Their numbers may be its own files by now."""
+        with self._waker_lock:
+            self._waker.detach()
+            self._reader.detach()
+            self._reader, self._waker = _waker()
+        if self._connection is not None:
+            self._connection.forget()
+        self._disconnect()
 
     def _turn(self) -> None:
         now_s = _Clock.monotonic()
@@ -586,3 +601,11 @@ class Flusher:
 
 #: What changes which session the records behind it belong to.
 _ABOUT_SESSIONS = (Flusher.start_session, Flusher.end_session, Flusher.close)
+
+
+def _waker() -> tuple[socket.socket, socket.socket]:
+    """Where the flusher hears that it is woken, and where it is woken."""
+    reader, waker = socket.socketpair()
+    reader.setblocking(False)
+    waker.setblocking(False)
+    return reader, waker

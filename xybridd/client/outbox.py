@@ -7,7 +7,6 @@ sent again must not be overtaken by the end of its session.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,6 @@ from xybridd.protocol.records import ErrorRecord, InferenceRecord, InferenceStat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-
-log = logging.getLogger(__name__)
 
 #: Batches that may be on their way at once.
 _MOST_UNDERWAY = 16
@@ -81,8 +78,7 @@ def _encode_one(record: Record) -> bytes | None:
         return None
     try:
         _check_one.decode(encoded)
-    except msgspec.MsgspecError as error:
-        log.debug("a record is left out: %s", error)
+    except msgspec.MsgspecError:
         return None
     return encoded
 
