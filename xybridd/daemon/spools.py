@@ -24,9 +24,14 @@ class Spools:
     def __init__(self, folders: Sequence[Path], socket: Path) -> None:
         self._folders = tuple(dict.fromkeys(folders))
         self._socket = socket
+        self._fetching: asyncio.Task[None] | None = None
 
     async def fetch(self) -> None:
-        """Deliver what is there. What cannot be now stays for the next time."""
+        """Begin to deliver what is there, beside everything else. What cannot be now stays for the next time."""
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.create_task(self._fetch(), name="spools")
+
+    async def _fetch(self) -> None:
         worker = Worker(asyncio.get_running_loop(), "xybridd-spools")
         worker.start()
         try:
