@@ -121,4 +121,4 @@ def test_what_others_wrapped_since_then_is_left_to_them(client: xybridd.Client, 
         assert Model().run(4) == 9
         assert held()["total_inferences"] == 0
     finally:
-        Model.run = original  # type: ignore[method-assign]
+        Model.run = original

@@ -20,7 +20,7 @@ def pipeline(folder: Path) -> Any:
     pytest.importorskip("torch", reason="torch is not installed")
     transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
     words = folder / "vocab.txt"
-    words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad"]))
+    words.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ngood\nbad")
     config = transformers.BertConfig(
         vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
     )
