@@ -72,7 +72,7 @@ def test_completions_chats_and_streams_are_recorded_once_each(
     next(stream)
     stream.close()
     with pytest.raises(ValueError, match="exceed context window"):
-        llama("a" * 2 * CONTEXT, **asked)
+        llama("a" * 2000, **asked)
     xybridd.uninstrument("llama_cpp")
     assert all(vars(type(llama))[name] is value for name, value in before.items())
     found = held()
