@@ -90,3 +90,25 @@ def test_the_exchange_of_the_protocol_document(daemon: Daemon) -> None:
             answer = wire.read()
             assert answer["result"].keys() == answers[request["id"]].keys()
     assert answer["result"]["last_seq"] == 1
+
+
+@pytest.mark.parametrize(
+    ("library", "example", "inferences", "errors"),
+    [("onnxruntime", "onnxruntime_app", 10, 1), ("openai", "openai_server", 1, 0)],
+)
+def test_the_examples_with_one_line_record(
+    daemon: Daemon, library: str, example: str, inferences: int, errors: int
+) -> None:
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{example}.py")],
+        env=daemon.env,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    app = example.replace("_", "-")
+    found = json.loads(daemon.xybridd("sessions", "show", "--app", app, "--json").stdout)
+    assert (found["total_inferences"], found["error_count"]) == (inferences, errors)
