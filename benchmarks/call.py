@@ -1,7 +1,7 @@
-"""What `record_inference` costs the thread that calls it, while the flusher is busy beside it.
+"""What `record_inference` costs the thread that calls it, alone and beside the calls of other libraries.
 
-A second thread asks for a flush, waits for it and asks again, so that the flusher never rests: the worst case for who
-shares an interpreter with it.
+Alone, the flusher is busy beside it: a second thread asks for a flush, waits for it and asks again, so that the
+flusher never rests, the worst case for who shares an interpreter with it. Beside the peers nobody asks for a flush.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import xybridd
-from benchmarks.peers import cheapest_call_ns
-from benchmarks.rows import Floor, Row, at_most, median, percentile
+from benchmarks.caller import Cost, cost_of, each_ns
+from benchmarks.peers import OURS, PEERS
+from benchmarks.rows import Floor, Row, at_most, at_most_times_floor, median, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,12 @@ _PAUSE_S = 0.004
 _MOST_WAITING = 50_000
 
 
+#: The app's threads, of those rows that have several.
+_THREADS = 8
+
+_PERCENTILES = ("median", "p99", "p99.9")
+
+
 class _Empty:
     def method(self, model_id: str, version: str = "", latency_ms: float = 0.0, **stats: Any) -> None:
         pass
@@ -41,25 +48,6 @@ class _Appending:
 
     def method(self, model_id: str, version: str = "", latency_ms: float = 0.0, **stats: Any) -> None:
         self.queue.append((model_id, version, latency_ms, 0.0, stats))
-
-
-def _each_ns(function: Callable[..., Any], bursts: int, between: Callable[[], None]) -> list[float]:
-    """Nanoseconds of every call, without what reading the clock twice takes."""
-    clock = time.perf_counter_ns
-    empty = []
-    for _ in range(_BURST):
-        started = clock()
-        empty.append(clock() - started)
-    overhead = median(empty)
-    out: list[float] = []
-    for _ in range(bursts):
-        for _ in range(_BURST):
-            started = clock()
-            function("whisper-tiny", "1.0", 212.5)
-            out.append(clock() - started - overhead)
-        between()
-        time.sleep(_PAUSE_S)
-    return out
 
 
 def _loops_ns(
@@ -111,7 +99,7 @@ def measure(bench: Bench) -> list[Row]:
 
         record("whisper-tiny", "1.0", 212.5)
         with _kept_busy(client):
-            each = _each_ns(record, bursts, let_catch_up)
+            each = each_ns(lambda: record("whisper-tiny", "1.0", 212.5), bursts, let_catch_up)
             loops = _loops_ns(record, bursts, let_catch_up)
             with_stats = _loops_ns(record, bursts, let_catch_up, stats=True)
         client.flush(timeout_s=30)
@@ -128,6 +116,34 @@ def measure(bench: Bench) -> list[Row]:
         Row("record_inference, in loops of 1,000", median(loops), "ns a call", appended, at_most(500)),
         Row("record_inference with two stats, in loops", median(with_stats), "ns a call", appended),
     ]
-    for name, nanoseconds in cheapest_call_ns(bench).items():
-        rows.append(Row(f"record_inference beside {name}", median(loops), "ns a call", Floor(name, nanoseconds)))
+    for threads in (1, _THREADS):
+        rows += _beside_peers(bench, threads)
+    return rows
+
+
+def _beside_peers(bench: Bench, threads: int) -> list[Row]:
+    """Every call of ours and of each peer, by the same loop; the cheapest peer is that of the lowest median."""
+    bursts = bench.rounds(200, 40) // threads
+    with bench.daemon() as daemon:
+        ours = cost_of(OURS, daemon.folder, threads, bursts)
+    assert ours is not None
+    costs: dict[str, Cost] = {}
+    alike: dict[str, Cost] = {}
+    for peer in PEERS:
+        with bench.own_folder() as folder:
+            cost = cost_of(peer, folder, threads, bursts)
+        if cost is not None:
+            costs[peer.name] = cost
+            if peer.alike:
+                alike[peer.name] = cost
+    when = f"{threads} thread{'s' if threads > 1 else ''}"
+    rows = []
+    cheapest = min(alike, key=lambda name: alike[name].median, default=None)
+    for place, (at, value) in enumerate(zip(_PERCENTILES, ours, strict=True)):
+        floor = None if cheapest is None else Floor(f"{cheapest} (the cheapest)", alike[cheapest][place])
+        target = at_most_times_floor(0.25) if at == "median" and threads == 1 and floor is not None else None
+        rows.append(Row(f"xybridd, {when}: {at}", value, "ns a call", floor, target))
+    for name, cost in costs.items():
+        for at, theirs, value in zip(_PERCENTILES, cost, ours, strict=True):
+            rows.append(Row(f"{name}, {when}: {at}", theirs, "ns a call", Floor("xybridd", value)))
     return rows

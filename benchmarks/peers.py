@@ -1,76 +1,165 @@
-"""The same call in other libraries, of those that are installed; none has to be."""
+"""The call of an app that records something, here and in other libraries. None of them has to be installed.
+
+A peer is one entry in `PEERS`: its name and a function that opens it in a folder of its own and yields its `Caller`.
+Each runs in a process of its own (`caller`), so that no peer's threads stand in another's figures, and an import that
+fails leaves out its rows and no others.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import socket
-import time
+import os
+import subprocess
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.rows import median
+import xybridd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
-    from benchmarks.bench import Bench
+#: Half of what our client's queue holds: past it the bursts wait, since nothing may be dropped here.
+_MOST_WAITING = 50_000
 
-_LOOP = 1000
+#: Who listens at a datagram socket and throws away what comes, as fast as it comes.
+LISTENER = """
+import socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as collector:
+    collector.bind(sys.argv[1])
+    print("ready", flush=True)
+    while collector.recv(2**16):
+        pass
+"""
 
 
-def _prometheus() -> Callable[[], Any]:
-    client = import_module("prometheus_client")
-    histogram = client.Histogram("latency", "ms", ["model", "version"], registry=client.CollectorRegistry())
-    return lambda: histogram.labels("whisper-tiny", "1.0").observe(212.5)
+class Caller(NamedTuple):
+    """``call`` is what is measured; ``between`` happens between bursts, and is not."""
+
+    call: Callable[[], Any]
+    between: Callable[[], Any] = lambda: None
 
 
-def _opentelemetry() -> Callable[[], Any]:
-    metrics, export = (import_module(f"opentelemetry.sdk.metrics{suffix}") for suffix in ("", ".export"))
-    provider = metrics.MeterProvider([export.InMemoryMetricReader()])
-    histogram = provider.get_meter("bench").create_histogram("latency")
-    return lambda: histogram.record(212.5, {"model": "whisper-tiny", "version": "1.0"})
+class Peer(NamedTuple):
+    """``alike`` says whether the call is told what it is about (model, version), as ours is: only then can it be the
+    cheapest peer."""
+
+    name: str
+    open: Callable[[Path], AbstractContextManager[Caller]]
+    alike: bool = True
 
 
 @contextlib.contextmanager
-def _datadog(bench: Bench) -> Iterator[Callable[[], Any]]:
-    """To a Unix socket that somebody listens at, as to a collector on the same machine."""
-    with bench.own_folder() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as collector:
-        collector.bind(str(folder / "dsd"))
-        collector.setblocking(False)
-        statsd = import_module("datadog.dogstatsd").DogStatsd(socket_path=str(folder / "dsd"))
+def _xybridd(folder: Path) -> Iterator[Caller]:
+    """To a daemon that is ready, whose folder it is."""
+    with xybridd.connect(app="bench", socket=folder / "s") as client:
+
+        def let_catch_up() -> None:
+            if client.counters()["waiting"] > _MOST_WAITING:
+                client.flush(timeout_s=30)
+
+        yield Caller(lambda: client.record_inference("whisper-tiny", "1.0", 212.5), let_catch_up)
+        client.flush(timeout_s=30)
+        dropped = client.counters()["dropped"]
+    assert not dropped, f"{dropped} records were dropped: what was measured is the dropping"
+
+
+@contextlib.contextmanager
+def _prometheus_counter(_folder: Path) -> Iterator[Caller]:
+    counter = import_module("prometheus_client").Counter("inferences", "count", ["model", "version"])
+    yield Caller(lambda: counter.labels("whisper-tiny", "1.0").inc())
+
+
+@contextlib.contextmanager
+def _prometheus_histogram(_folder: Path) -> Iterator[Caller]:
+    histogram = import_module("prometheus_client").Histogram("latency", "ms", ["model", "version"])
+    yield Caller(lambda: histogram.labels("whisper-tiny", "1.0").observe(212.5))
+
+
+@contextlib.contextmanager
+def _prometheus_kept(_folder: Path) -> Iterator[Caller]:
+    """The app keeps the counter of the one model that it has."""
+    counter = import_module("prometheus_client").Counter("inferences", "count", ["model", "version"])
+    kept = counter.labels("whisper-tiny", "1.0")
+    yield Caller(kept.inc)
+
+
+@contextlib.contextmanager
+def _prometheus_multiprocess(folder: Path) -> Iterator[Caller]:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # read when it is imported
+    with _prometheus_histogram(folder) as caller:
+        yield caller
+
+
+@contextlib.contextmanager
+def _opentelemetry(_folder: Path) -> Iterator[Caller]:
+    metrics, export = (import_module(f"opentelemetry.sdk.metrics{suffix}") for suffix in ("", ".export"))
+    provider = metrics.MeterProvider([export.InMemoryMetricReader()])
+    histogram = provider.get_meter("bench").create_histogram("latency")
+    yield Caller(lambda: histogram.record(212.5, {"model": "whisper-tiny", "version": "1.0"}))
+    provider.shutdown()
+
+
+@contextlib.contextmanager
+def _datadog(folder: Path) -> Iterator[Caller]:
+    """To a Unix socket that somebody listens at, as to an agent on the same machine."""
+    dogstatsd = import_module("datadog.dogstatsd")
+    path = str(folder / "dsd")
+    with subprocess.Popen([sys.executable, "-c", LISTENER, path], stdout=subprocess.PIPE) as listener:
+        assert listener.stdout is not None
+        assert listener.stdout.readline() == b"ready\n"
+        statsd = dogstatsd.DogStatsd(socket_path=path)
         tags = ["model:whisper-tiny", "version:1.0"]
-
-        def call() -> None:
-            statsd.histogram("latency", 212.5, tags=tags)
-
-        def drain() -> None:
-            with contextlib.suppress(BlockingIOError):
-                while collector.recv(2**16):
-                    pass
-
-        call.drain = drain  # type: ignore[attr-defined] # a function carries what empties its peer
-        yield call
+        yield Caller(lambda: statsd.histogram("latency", 212.5, tags=tags))
+        listener.kill()
 
 
-def _loop_ns(call: Callable[[], Any], rounds: int) -> float:
-    drain = getattr(call, "drain", lambda: None)
-    out = []
-    for _ in range(rounds):
-        started = time.perf_counter_ns()
-        for _ in range(_LOOP):
-            call()
-        out.append((time.perf_counter_ns() - started) / _LOOP)
-        drain()
-    return median(out)
+def glean(folder: Path) -> Any:
+    """Glean's metrics, with it running: its uploads find nobody. (With uploads disabled it records nothing at all.)"""
+    module = import_module("glean")
+    module.Glean.initialize(
+        application_id="bench",
+        application_version="1",
+        upload_enabled=True,
+        data_dir=folder / "glean",
+        configuration=module.Configuration(server_endpoint="http://127.0.0.1:1"),
+    )
+    return import_module("glean.metrics")
 
 
-def cheapest_call_ns(bench: Bench) -> dict[str, float]:
-    """Nanoseconds a call, for each peer that is installed."""
-    rounds = bench.rounds(100, 20)
-    found = {}
-    for name, make in (("prometheus_client", _prometheus), ("OpenTelemetry", _opentelemetry)):
-        with contextlib.suppress(ImportError):
-            found[name] = _loop_ns(make(), rounds)
-    with contextlib.suppress(ImportError), _datadog(bench) as call:
-        found["datadogpy"] = _loop_ns(call, rounds)
-    return found
+def glean_named(metrics: Any, name: str) -> Any:
+    return metrics.CommonMetricData(
+        category="bench", name=name, send_in_pings=["bench"], lifetime=metrics.Lifetime.PING, disabled=False
+    )
+
+
+@contextlib.contextmanager
+def _glean_counter(folder: Path) -> Iterator[Caller]:
+    """Glean's own thread catches up between bursts: asking for the value waits for it."""
+    metrics = glean(folder)
+    counter = metrics.CounterMetricType(glean_named(metrics, "inferences"))
+    yield Caller(lambda: counter.add(1), counter.test_get_value)
+
+
+@contextlib.contextmanager
+def _glean_distribution(folder: Path) -> Iterator[Caller]:
+    metrics = glean(folder)
+    timing = metrics.TimingDistributionMetricType(glean_named(metrics, "latency"), metrics.TimeUnit.MILLISECOND)
+    yield Caller(lambda: timing.accumulate_single_sample(212), timing.test_get_value)
+
+
+OURS = Peer("xybridd", _xybridd)
+
+#: Those whose calls stand beside ours.
+PEERS = (
+    Peer("prometheus_client counter", _prometheus_counter),
+    Peer("prometheus_client histogram", _prometheus_histogram),
+    Peer("prometheus_client counter, its labels looked up before", _prometheus_kept, alike=False),
+    Peer("prometheus_client histogram, multiprocess", _prometheus_multiprocess),
+    Peer("datadogpy histogram", _datadog),
+    Peer("OpenTelemetry histogram", _opentelemetry),
+    Peer("Glean counter", _glean_counter, alike=False),
+    Peer("Glean timing distribution", _glean_distribution, alike=False),
+)
