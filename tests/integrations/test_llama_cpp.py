@@ -38,7 +38,7 @@ def write_model(path: Path) -> None:
     writer.add_eos_token_id(2)
     draw = numpy.random.default_rng(1)
     square = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-    shapes = {f"blk.0.{name}.weight": (WIDTH, WIDTH) for name in square}
+    shapes: dict[str, tuple[int, ...]] = {f"blk.0.{name}.weight": (WIDTH, WIDTH) for name in square}
     shapes |= {"token_embd.weight": (len(tokens), WIDTH), "output.weight": (len(tokens), WIDTH)}
     shapes |= dict.fromkeys(("output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight"), (WIDTH,))
     for name, shape in shapes.items():

@@ -117,8 +117,8 @@ def test_what_others_wrapped_since_then_is_left_to_them(client: xybridd.Client, 
     Model.run = theirs  # type: ignore[method-assign,assignment]
     try:
         watch.undo()
-        assert Model.run is theirs  # type: ignore[comparison-overlap]
+        assert Model.run is theirs
         assert Model().run(4) == 9
         assert held()["total_inferences"] == 0
     finally:
-        Model.run = original
+        Model.run = original  # type: ignore[method-assign]
