@@ -1,0 +1,201 @@
+"""The clients in examples/clients, against a real daemon that is there, is not, dies, or has enough."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.examples.clients import Demo, command_of, sum_up_to
+from tests.support import ledger_balances, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.support import Daemon
+
+#: The one in C is built with the sanitizers here; as an app would build it in a test of its own.
+CLIENTS = ("shell", "node", "c-sanitized")
+
+#: Commits soon, so that many batches come and go.
+CONFIG = "[storage]\ncommit_interval_ms = 10\n"
+
+HOSTILE = 'a "quoted"\\model\\n\nsecond line\ttab \x01 \x7f é ß 中文 😀 {"seq":1} $(id) `id` %s \\u0041'
+
+
+@pytest.fixture(scope="module", params=CLIENTS)
+def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return command_of(request.param, tmp_path_factory.mktemp("client"))
+
+
+@pytest.fixture
+def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
+    return make_daemon(CONFIG)
+
+
+def sessions(daemon: Daemon, app: str) -> list[dict[str, Any]]:
+    with daemon.wire() as wire:
+        found: list[dict[str, Any]] = wire.call("session.list", app=app)["sessions"]
+    return found
+
+
+def counted(daemon: Daemon, app: str) -> int:
+    return sum(session["total_inferences"] for session in sessions(daemon, app))
+
+
+def shown(daemon: Daemon, session_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(daemon.xybridd("sessions", "show", session_id, "--json").stdout)
+    return found
+
+
+def test_what_it_records_is_counted_and_its_session_ended(daemon: Daemon, command: list[str]) -> None:
+    records_and_ends(daemon, command)
+
+
+def test_the_one_in_c_as_an_app_builds_it(daemon: Daemon, tmp_path: Path) -> None:
+    records_and_ends(daemon, command_of("c", tmp_path))
+
+
+def records_and_ends(daemon: Daemon, command: list[str]) -> None:
+    daemon.start()
+    with Demo(command, daemon, "kiosk", "whisper", "1.0") as demo:
+        demo.feed(120)
+        demo.feed_lines([b"187.5", b"CUDA out of memory"])
+        code, report, said = demo.end()
+    assert (code, said) == (0, "")
+    assert (report["recorded"], report["acknowledged"], report["dropped"], report["refused"]) == (122, 122, 0, 0)
+    found = shown(daemon, report["session"])
+    assert (found["total_inferences"], found["error_count"]) == (121, 1)
+    assert found["total_latency_ms"] == sum_up_to(120) + 188
+    assert found["errors"][0]["category"] == "Hardware"
+    assert (found["extensions"]["app"], found["extensions"]["app_version"]) == ("kiosk", "1.0")
+    assert found["extensions"]["end_reason"] == "ended"
+    assert found["extensions"]["models"]["whisper@1.0"]["stats"]["hardware_used"] == {"cpu": 121}
+    assert found["started_at"] <= found["by_model"]["whisper@1.0"]["last_called"] <= found["ended_at"]
+
+
+def test_hostile_names_come_through(daemon: Daemon, command: list[str]) -> None:
+    daemon.start()
+    lines = ["plain", '"', "\\", '\\"},{"', "tab\there \x02", "né 中文 😀 \x7f", "-1", "1e999", " ", "1 x"]
+    with Demo(command, daemon, HOSTILE[:100], HOSTILE, HOSTILE[::-1]) as demo:
+        demo.feed(1)
+        demo.feed_lines(line.encode() for line in lines)
+        demo.feed_lines([b"lat\xe9in", b"over\xc0\xafflow", b"cut \xe4\xb8"])
+        code, report, said = demo.end()
+    assert (code, said) == (0, "")
+    assert report["acknowledged"] == report["recorded"] == 4 + len(lines)
+    found = shown(daemon, report["session"])
+    assert found["models_used"] == [HOSTILE]
+    assert found["extensions"]["app"] == HOSTILE[:100]
+    assert {entry["version"] for entry in found["by_model"].values()} == {HOSTILE[::-1]}
+    messages = {error["message"].replace("\ufffd\ufffd", "\ufffd") for error in found["errors"]}
+    assert messages == {*lines, "lat\ufffdin", "over\ufffdflow", "cut \ufffd"}
+
+
+def test_names_that_are_too_long_are_cut_and_the_batch_is_taken(daemon: Daemon, command: list[str]) -> None:
+    daemon.start()
+    with Demo(command, daemon, "é" * 500, "😀" * 1000, "v" * 500) as demo:
+        demo.feed(3)
+        demo.feed_lines([b"x" * 3000])
+        code, report, _ = demo.end()
+    assert (code, report["acknowledged"]) == (0, 4)
+    found = shown(daemon, report["session"])
+    assert (found["models_used"], found["extensions"]["app"]) == (["😀" * 256], "é" * 128)
+
+
+def test_started_before_the_daemon_it_waits_for_it(daemon: Daemon, command: list[str]) -> None:
+    with Demo(command, daemon, "early", "m", "1") as demo:
+        demo.feed(60)
+        daemon.start()
+        demo.feed(60)
+        code, report, _ = demo.end()
+    assert (code, report["acknowledged"]) == (0, 120)
+    assert shown(daemon, report["session"])["total_latency_ms"] == sum_up_to(120)
+
+
+def test_without_telemetry_wanted_nothing_is_recorded(daemon: Daemon, command: list[str]) -> None:
+    daemon.start()
+    daemon.env["DO_NOT_TRACK"] = "1"
+    with Demo(command, daemon, "declined", "m", "1") as demo:
+        demo.feed(60)
+        code, report, _ = demo.end()
+    assert (code, report["recorded"]) == (0, 0)
+    assert sessions(daemon, "declined") == []
+
+
+def test_the_daemon_is_killed_while_it_sends_and_everything_is_counted_once(daemon: Daemon, command: list[str]) -> None:
+    daemon.start()
+    with Demo(command, daemon, "survivor", "m", "1") as demo:
+        for _ in range(3):
+            before = counted(daemon, "survivor")
+
+            def is_sending(before: int = before) -> bool:
+                demo.feed(10)
+                return counted(daemon, "survivor") > before
+
+            until(is_sending, "records to arrive")
+            daemon.kill()
+            demo.feed(200)
+            daemon.start()
+        code, report, said = demo.end()
+    assert (code, said) == (0, "")
+    assert (report["recorded"], report["acknowledged"], report["dropped"]) == (demo.fed, demo.fed, 0)
+    assert report.get("connections", 4) >= 4
+    (session,) = sessions(daemon, "survivor")
+    found = shown(daemon, report["session"])
+    assert session["session_id"] == report["session"]
+    assert (found["total_inferences"], found["total_latency_ms"]) == (demo.fed, sum_up_to(demo.fed))
+    ledger = daemon.status()["ledger"]
+    assert ledger_balances(ledger)
+    assert (ledger["missing_batches"], ledger["rejected"]) == (0, {})
+
+
+def test_a_session_that_somebody_else_ended_is_followed_by_another(daemon: Daemon, command: list[str]) -> None:
+    daemon.start()
+    with Demo(command, daemon, "interrupted", "m", "1") as demo:
+        demo.feed(50)
+        first = until(lambda: sessions(daemon, "interrupted"), "its session")[0]["session_id"]
+        until(lambda: counted(daemon, "interrupted"), "records in it")
+        with daemon.wire() as wire:
+            wire.call("session.end", session_id=first)
+        demo.feed(50)
+        code, report, _ = demo.end()
+    assert (code, report["acknowledged"]) == (0, 100)
+    assert report["session"] != first
+    both = [shown(daemon, session_id) for session_id in (first, report["session"])]
+    assert sum(found["total_latency_ms"] for found in both) == sum_up_to(100)
+    assert {found["extensions"]["end_reason"] for found in both} == {"ended"}
+
+
+def test_what_was_acknowledged_is_there_when_the_daemon_never_came_back(
+    daemon: Daemon, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """All of them at once, since each waits ten seconds before it gives up. Nothing is there twice, and no gap."""
+    commands = {client: command_of(client, tmp_path_factory.mktemp("client")) for client in CLIENTS}
+    daemon.start()
+    with ExitStack() as stack:
+        demos = [stack.enter_context(Demo(command, daemon, client, "m", "1")) for client, command in commands.items()]
+
+        def all_send() -> bool:
+            for demo in demos:
+                demo.feed(10)
+            return all(counted(daemon, demo.app) for demo in demos)
+
+        until(all_send, "records of each to arrive")
+        daemon.kill()
+        for demo in demos:
+            demo.feed(200)
+            assert demo.process.stdin is not None
+            demo.process.stdin.close()
+            demo.process.stdin = None
+        reports = {demo.app: (demo.fed, demo.end()) for demo in demos}
+    daemon.start()
+    for client, (fed, (code, report, said)) in reports.items():
+        assert (code, report["recorded"]) == (1, fed), client
+        assert "the rest is lost" in said
+        there = counted(daemon, client)
+        assert 0 < report["acknowledged"] <= there < fed, client
+        assert shown(daemon, report["session"])["total_latency_ms"] == sum_up_to(there), client
