@@ -229,17 +229,30 @@ static int connected_to(const char *path, int length) {
     return -1;
 }
 
+#ifdef __APPLE__
+#define SYSTEM_SOCKET "/var/run/xybridd.sock"
+#else
+#define SYSTEM_SOCKET "/run/xybridd/xybridd.sock"
+#endif
+
 /* The variable's socket; or the user's, or the system's: the first that answers. */
 static int find_daemon(void) {
     char path[sizeof((struct sockaddr_un *)0)->sun_path + 1];
     const char *named = getenv("XYBRIDD_SOCKET"), *runtime = getenv("XDG_RUNTIME_DIR");
     if (named && *named)
         return connected_to(named, (int)strnlen(named, sizeof path));
-    int length = runtime && *runtime
-                     ? snprintf(path, sizeof path, "%s/xybridd/xybridd.sock", runtime)
-                     : snprintf(path, sizeof path, "/run/user/%lu/xybridd/xybridd.sock", (unsigned long)getuid());
+    int length;
+    if (runtime && *runtime)
+        length = snprintf(path, sizeof path, "%s/xybridd/xybridd.sock", runtime);
+    else
+#ifdef __APPLE__
+        length = snprintf(path, sizeof path, "%s/Library/Caches/TemporaryItems/xybridd/xybridd.sock",
+                          getenv("HOME") ? getenv("HOME") : "");
+#else
+        length = snprintf(path, sizeof path, "/run/user/%lu/xybridd/xybridd.sock", (unsigned long)getuid());
+#endif
     int fd = connected_to(path, length);
-    return fd >= 0 ? fd : connected_to("/run/xybridd/xybridd.sock", (int)strlen("/run/xybridd/xybridd.sock"));
+    return fd >= 0 ? fd : connected_to(SYSTEM_SOCKET, (int)strlen(SYSTEM_SOCKET));
 }
 
 /* Requests */

@@ -16,7 +16,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
-import { env, getuid } from "node:process";
+import { env, getuid, platform } from "node:process";
 
 const MOST_WAITING = 10_000;
 const BATCH_RECORDS = 500;
@@ -28,8 +28,9 @@ const LARGEST_EXACT = 2 ** 53;
 /** Where the daemon may listen: the variable's socket; or the user's, or the system's. */
 function sockets() {
   if (env.XYBRIDD_SOCKET) return [env.XYBRIDD_SOCKET];
-  const runtime = env.XDG_RUNTIME_DIR || `/run/user/${getuid()}`;
-  return [`${runtime}/xybridd/xybridd.sock`, "/run/xybridd/xybridd.sock"];
+  const mac = platform === "darwin";
+  const runtime = env.XDG_RUNTIME_DIR || (mac ? `${env.HOME}/Library/Caches/TemporaryItems` : `/run/user/${getuid()}`);
+  return [`${runtime}/xybridd/xybridd.sock`, mac ? "/var/run/xybridd.sock" : "/run/xybridd/xybridd.sock"];
 }
 
 /** The owner of this environment said no to telemetry. */

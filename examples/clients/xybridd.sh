@@ -176,8 +176,11 @@ xybridd_seal() {
 
 # $xybridd_socket: the variable's; or the user's, or the system's.
 xybridd_find() {
-    for xybridd_socket in "${XYBRIDD_SOCKET:-}" "${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/xybridd/xybridd.sock" \
-        /run/xybridd/xybridd.sock; do
+    case $(uname) in
+    Darwin) set -- "$HOME/Library/Caches/TemporaryItems" /var/run/xybridd.sock ;;
+    *) set -- "/run/user/$(id -u)" /run/xybridd/xybridd.sock ;;
+    esac
+    for xybridd_socket in "${XYBRIDD_SOCKET:-}" "${XDG_RUNTIME_DIR:-$1}/xybridd/xybridd.sock" "$2"; do
         if [ -S "$xybridd_socket" ] || [ -n "${XYBRIDD_SOCKET:-}" ]; then return; fi
     done
 }
