@@ -11,10 +11,10 @@
 # Records gather in a variable. After 50, or when a record comes 5 s after the last were sent, they become a batch: a
 # file with its number, in a folder of this script's own, there until its answer has come. To send is one run of nc:
 # hello, session.start, every batch that is there, in order; so whatever broke before, everything comes again under the
-# number it had. That takes milliseconds, or 5 s with a daemon that hangs; without one nothing. A second nc stays
-# connected and says nothing: while it is there, the daemon knows that this script is.
+# number it had. That takes milliseconds; without a daemon nothing; with one that hangs 5 s, and then it is left alone for
+# ten times as long. A second nc stays connected and says nothing: while it is there, the daemon knows that this script is.
 #
-# At most 100 batches wait; past that new records are dropped, and counted. File descriptor 9 is used. A child that goes
+# At most 100 batches wait (XYBRIDD_MOST_BATCHES); past that new records are dropped, and counted. File descriptor 9 is used. A child that goes
 # on when this script has ended inherits it, and keeps the session from ending: start such a one with 9>&-.
 
 xybridd_open() { # APP [APP_VERSION]
@@ -26,7 +26,7 @@ xybridd_open() { # APP [APP_VERSION]
     xybridd_client_id=$(xybridd_uuid)
     xybridd_session_id=$(xybridd_uuid)
     xybridd_started_s=$(date +%s)
-    xybridd_sent_s=$xybridd_started_s
+    xybridd_sent_s=$xybridd_started_s xybridd_next_try_s=0
     xybridd_first=1 xybridd_last=0 # the numbers of the oldest and of the newest batch there is
     xybridd_records='' xybridd_gathered=0
     xybridd_recorded=0 xybridd_acknowledged=0 xybridd_dropped=0 xybridd_refused=0 xybridd_dropped_untold=0
@@ -64,13 +64,20 @@ xybridd_error() { # MESSAGE [MODEL [VERSION]]
 xybridd_flush() { # 0: everything recorded so far is on disk
     xybridd_declined && return 0
     xybridd_seal || :
-    xybridd_sent_s=$(date +%s)
+    xybridd_sent_s=$(date +%s) xybridd_next_try_s=0
     [ "$xybridd_first" -le "$xybridd_last" ] || return 0
     xybridd_exchange batches
     # Its session was over: once more, in another.
     [ "$xybridd_first" -gt "$xybridd_last" ] || [ "$xybridd_moved" = no ] || xybridd_exchange batches
-    xybridd_hold
-    [ "$xybridd_first" -gt "$xybridd_last" ] && [ "$xybridd_gathered" -eq 0 ]
+    if [ "$xybridd_first" -gt "$xybridd_last" ]; then
+        xybridd_hold
+        [ "$xybridd_gathered" -eq 0 ]
+        return
+    fi
+    # What is recorded tries again, so rarely that a tenth of the time is lost at most.
+    xybridd_now_s=$(date +%s)
+    xybridd_next_try_s=$((xybridd_now_s + 1 + 10 * (xybridd_now_s - xybridd_sent_s)))
+    return 1
 }
 
 xybridd_end() { # [SECONDS]: bring everything home and end the session; 1: not within that time (5), and what waits is lost
@@ -157,9 +164,8 @@ xybridd_keep() { # the record's members, from the value of its type on
         xybridd_dropped=$((xybridd_dropped + 1))
         xybridd_dropped_untold=$((xybridd_dropped_untold + 1))
     fi
-    # Enough for a batch; but while batches wait for an answer, once a second is often enough to try.
-    if [ "$xybridd_gathered" -ge 50 ] && { [ "$xybridd_first" -gt "$xybridd_last" ] ||
-        [ "$xybridd_now_s" -ne "$xybridd_sent_s" ]; } || [ "$((xybridd_now_s - xybridd_sent_s))" -ge 5 ]; then
+    if [ "$xybridd_now_s" -ge "$xybridd_next_try_s" ] &&
+        { [ "$xybridd_gathered" -ge 50 ] || [ "$((xybridd_now_s - xybridd_sent_s))" -ge 5 ]; }; then
         xybridd_flush || :
     fi
 }
@@ -167,7 +173,7 @@ xybridd_keep() { # the record's members, from the value of its type on
 # What gathered becomes the next batch. 1: there is no room for one.
 xybridd_seal() {
     [ "$xybridd_gathered" -gt 0 ] || return 0
-    [ "$((xybridd_last - xybridd_first))" -lt 99 ] || return 1
+    [ "$((xybridd_last - xybridd_first + 1))" -lt "${XYBRIDD_MOST_BATCHES:-100}" ] || return 1
     printf '%s\n"dropped":%s,"records":[%s]\n' "$xybridd_gathered" "$xybridd_dropped_untold" "${xybridd_records#,}" \
         >"$xybridd_folder/$((xybridd_last + 1))" || return 1
     xybridd_last=$((xybridd_last + 1))

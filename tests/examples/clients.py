@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import shutil
 import subprocess
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -81,6 +84,13 @@ class Demo:
         assert self.process.stdin is not None
         self.process.stdin.write(b"".join(line + b"\n" for line in lines))
         self.process.stdin.flush()
+
+    def has_read_all(self) -> bool:
+        """Whether nothing that it was fed is left in the pipe."""
+        assert self.process.stdin is not None
+        left = array.array("i", [0])
+        fcntl.ioctl(self.process.stdin, termios.FIONREAD, left)
+        return left[0] == 0
 
     def end(self) -> tuple[int, dict[str, Any], str]:
         """Close its input: its exit code, what it says became of the records, its standard error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,56 @@ def test_started_before_the_daemon_it_waits_for_it(daemon: Daemon, command: list
         code, report, _ = demo.end()
     assert (code, report["acknowledged"]) == (0, 120)
     assert shown(daemon, report["session"])["total_latency_ms"] == sum_up_to(120)
+
+
+def test_a_daemon_that_hangs_keeps_no_app_from_its_work(daemon: Daemon, command: list[str]) -> None:
+    daemon.start()
+    with Demo(command, daemon, "patient", "m", "1") as demo:
+        demo.feed(50)
+        until(lambda: counted(daemon, "patient"), "records to arrive")
+        daemon.signal(signal.SIGSTOP)
+        demo.feed(500)
+        until(demo.has_read_all, "it to go on")
+        daemon.signal(signal.SIGCONT)
+        code, report, _ = demo.end()
+    assert (code, report["acknowledged"], report["dropped"]) == (0, 550, 0)
+    assert shown(daemon, report["session"])["total_latency_ms"] == sum_up_to(550)
+
+
+def test_past_its_bounds_it_drops_and_says_how_many(daemon: Daemon, command: list[str]) -> None:
+    """Each bound is another one; so many records of this size are more than any of them."""
+    daemon.env["XYBRIDD_MOST_BATCHES"] = "8"
+    many = 600 if command[0] == "sh" else 20_000
+    with Demo(command, daemon, "bounded", "m" * 250, "v" * 100) as demo:
+        demo.feed(many)
+        until(demo.has_read_all, "it to read all of it")
+        daemon.start()
+        code, report, _ = demo.end()
+    assert (code, report["recorded"]) == (0, many)
+    assert 0 < report["acknowledged"] < many
+    assert report["acknowledged"] + report["dropped"] == many
+    assert counted(daemon, "bounded") == report["acknowledged"]
+    ledger = daemon.status()["ledger"]
+    assert (ledger["dropped_by_clients"], ledger["missing_batches"]) == (report["dropped"], 0)
+
+
+def test_it_finds_the_users_socket_without_being_told(
+    make_daemon: Callable[..., Daemon], folder: Path, command: list[str]
+) -> None:
+    daemon = make_daemon(CONFIG)
+    daemon.socket = folder / "xybridd" / "xybridd.sock"
+    daemon.socket.parent.mkdir()
+    daemon.env["XYBRIDD_SOCKET"] = str(daemon.socket)
+    daemon.start()
+    told = dict(daemon.env)
+    del daemon.env["XYBRIDD_SOCKET"]
+    daemon.env["XDG_RUNTIME_DIR"] = str(folder)
+    with Demo(command, daemon, "finder", "m", "1") as demo:
+        demo.feed(3)
+        code, report, _ = demo.end()
+    daemon.env = told
+    assert (code, report["acknowledged"]) == (0, 3)
+    assert counted(daemon, "finder") == 3
 
 
 def test_without_telemetry_wanted_nothing_is_recorded(daemon: Daemon, command: list[str]) -> None:
