@@ -62,7 +62,7 @@ class Demo:
         self.fed = 0
         self.process = subprocess.Popen(
             [*command, *names],
-            env=daemon.env,
+            env={**daemon.env, "TMPDIR": str(daemon.folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -221,6 +221,31 @@ def test_a_session_that_somebody_else_ended_is_followed_by_another(daemon: Daemo
     assert {found["extensions"]["end_reason"] for found in both} == {"ended"}
 
 
+def test_a_session_lives_as_long_as_its_app_and_no_longer(
+    make_daemon: Callable[..., Daemon], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """All of them at once, beside a witness whose connection broke: it shows that their time would be up."""
+    daemon = make_daemon("[session]\nlost_after_s = 3\n").start()
+    commands = {client: command_of(client, tmp_path_factory.mktemp("client")) for client in CLIENTS}
+    with ExitStack() as stack:
+        demos = [stack.enter_context(Demo(command, daemon, client, "m", "1")) for client, command in commands.items()]
+        for demo in demos:
+            demo.feed(50)
+        until(lambda: all(counted(daemon, client) for client in CLIENTS), "records of each to arrive")
+        with daemon.wire() as witness:
+            witness.hello("witness")
+            witness.call("session.start")
+        until(lambda: ends_of(daemon, "witness") == ["client_lost"], "the witness to be lost")
+        assert [ends_of(daemon, client) for client in CLIENTS] == [[None]] * len(CLIENTS)
+        for demo in demos:
+            demo.process.kill()
+        until(lambda: all(ends_of(daemon, client) == ["client_lost"] for client in CLIENTS), "the killed to be lost")
+
+
+def ends_of(daemon: Daemon, app: str) -> list[str | None]:
+    return [session["end_reason"] for session in sessions(daemon, app)]
+
+
 def test_what_was_acknowledged_is_there_when_the_daemon_never_came_back(
     daemon: Daemon, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
