@@ -242,6 +242,29 @@ def test_a_session_lives_as_long_as_its_app_and_no_longer(
         until(lambda: all(ends_of(daemon, client) == ["client_lost"] for client in CLIENTS), "the killed to be lost")
 
 
+def test_a_daemon_that_has_enough_gets_it_later(
+    make_daemon: Callable[..., Daemon], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Only one answer may wait for the disk, so they are in each other's way."""
+    daemon = make_daemon("[limits]\nmax_waiting_answers = 1\n[storage]\ncommit_interval_ms = 300\n").start()
+    commands = {client: command_of(client, tmp_path_factory.mktemp("client")) for client in CLIENTS}
+    with ExitStack() as stack:
+        demos = [stack.enter_context(Demo(command, daemon, client, "m", "1")) for client, command in commands.items()]
+
+        def were_refused() -> bool:
+            for demo in demos:
+                demo.feed(5)
+            rejected: dict[str, int] = daemon.status()["ledger"]["rejected"]
+            return rejected.get("overloaded", 0) >= 10
+
+        until(were_refused, "some to be told to come later")
+        reports = {demo.app: (demo.fed, demo.end()) for demo in demos}
+    for client, (fed, (code, report, _)) in reports.items():
+        assert (code, report["acknowledged"], report["refused"]) == (0, fed, 0), client
+        assert shown(daemon, report["session"])["total_latency_ms"] == sum_up_to(fed), client
+    assert daemon.status()["ledger"]["missing_batches"] == 0
+
+
 def ends_of(daemon: Daemon, app: str) -> list[str | None]:
     return [session["end_reason"] for session in sessions(daemon, app)]
 
