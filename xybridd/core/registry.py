@@ -26,9 +26,11 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from xybridd.core.changes import ProducerImage
+from xybridd.core.minute import AppMinute
 
 if TYPE_CHECKING:
     from xybridd.core.changes import Changes
+    from xybridd.core.minute import MinuteFilter
     from xybridd.core.session import Session
 
 EndReason = Literal["ended", "reset", "client_lost", "idle", "rollover", "device_restarted"]
@@ -148,6 +150,21 @@ class Registry:
         for tracked in self.sessions.values():
             if tracked.session.close_minute(now_ms):
                 self.note(tracked.session)
+
+    def open_minutes(self, wanted: MinuteFilter) -> list[AppMinute]:
+        """Of the minutes that were not closed yet those that are wanted."""
+        found = []
+        for tracked in self.sessions.values():
+            head = tracked.session.head
+            if (
+                wanted.uid in {None, head.uid}
+                and wanted.app in {None, head.app}
+                and wanted.session_id in {None, head.session_id}
+                and (minute := tracked.session.open_minute()) is not None
+                and wanted.since_ms <= minute.started_at_ms < wanted.until_ms
+            ):
+                found.append(AppMinute(head.app, head.app_version, minute))
+        return found
 
     def take_changes(self, into: Changes) -> list[Producer]:
         """Put everything noted into `into`, as values; the producers among it."""
