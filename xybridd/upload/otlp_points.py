@@ -60,7 +60,9 @@ class Points:
         self.metrics: dict[str, Metric] = {}
 
     def add_minute(self, minute: Minute) -> None:
-        span = _Span(_nanoseconds(minute.started_at_ms), _nanoseconds(minute.ended_at_ms))
+        # A session that began and ended within one batch: a delta over no time at all is none, as OTLP sees it.
+        ended_at_ms = max(minute.ended_at_ms, minute.started_at_ms + 1)
+        span = _Span(_nanoseconds(minute.started_at_ms), _nanoseconds(ended_at_ms))
         for model in minute.models:
             self._add_model(model, span)
         counts: dict[tuple[str, str], int] = {}
