@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import call, connections, cpu, idle, probes, request, start, sustained, throughput, upload, written
+from benchmarks import (
+    call,
+    connections,
+    cpu,
+    idle,
+    loss,
+    probes,
+    request,
+    start,
+    sustained,
+    throughput,
+    upload,
+    written,
+)
 from benchmarks.bench import Bench
 from benchmarks.machine import describe
 
@@ -31,6 +44,7 @@ class Benchmark(NamedTuple):
 BENCHMARKS = (
     Benchmark("call", call.measure),
     Benchmark("cpu", cpu.measure),
+    Benchmark("loss", loss.measure),
     Benchmark("sustained", sustained.measure),
     Benchmark("throughput", throughput.measure),
     Benchmark("request", request.measure),
