@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -95,11 +96,18 @@ def _print_table(machine: dict[str, str], rows: list[Row]) -> None:
     console.print(table)
 
 
+def _keep_bytecode(folder: Path) -> None:
+    """As an installed package has it. Without, every process started here would compile ours, and no peer's."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+
+
 def main() -> None:
     arguments = _arguments()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="xb-", dir=arguments.folder) as name:
         bench = Bench(Path(name), arguments.quick)
+        _keep_bytecode(bench.folder)
         machine = describe(bench.folder)
         for benchmark in BENCHMARKS:
             if not arguments.names or benchmark.name in arguments.names:
