@@ -61,6 +61,10 @@ class Sums:
                 self.calls[record["model_id"]] += 1
                 self.latency_ms[record["model_id"]] += record["latency_ms"]
 
+    def merge(self, other: Sums) -> None:
+        for mine, others in ((self.calls, other.calls), (self.latency_ms, other.latency_ms), (self.errors, other.errors)):
+            mine.update(others)
+
     @property
     def records(self) -> int:
         return self.calls.total() + self.errors.total()
@@ -144,22 +148,19 @@ class Standing:
 
 
 def wanted_by_client(path: Path) -> dict[str, Wanted]:
-    """Of a producer that used our client: bursts that it recorded, and how many of them a flush said are kept.
+    """Of a producer that used our client, by its app: bursts that it recorded, and how many a flush said are kept.
 
-    ``all`` is written when the process has left everything with the client, which is to bring it home, by its spool
-    if need be. Each process of a fork has its own numbers, by its pid.
+    Each process of a fork has its own bursts, by its pid. When it came home, its sessions have ended.
     """
-    found: dict[str, Wanted] = {}
-    bursts: dict[int, list[tuple[str, list[dict[str, Any]]]]] = {}
+    wanted = Wanted()
+    bursts: dict[int, list[dict[str, Any]]] = {}
     for line in lines_of(path):
-        pid = line["pid"]
         match line:
-            case {"burst": records, "session": session_id}:
-                bursts.setdefault(pid, []).append((session_id, records))
-                found.setdefault(session_id, Wanted()).most.add(records)
-            case {"flushed": True}:
-                for session_id, records in bursts.pop(pid, []):
-                    found[session_id].least.add(records)
-            case {"ended": session_id}:
-                found.setdefault(session_id, Wanted()).ended = True
-    return found
+            case {"burst": records, "pid": pid}:
+                bursts.setdefault(pid, []).extend(records)
+                wanted.most.add(records)
+            case {"flushed": True, "pid": pid}:
+                wanted.least.add(bursts.pop(pid, []))
+            case {"ended": _}:
+                wanted.ended = True
+    return {f"app-{path.stem}": wanted}

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 ERRORS = ("EIO", "ENOSPC")
 
-#: What fails together; `write` is the log's and the spool's.
+#: What fails together; `write` is the log's and the spool's. What a commit needs comes most often.
 WHAT = (
     "pwrite64",
+    "pwrite64",
+    "fdatasync,fsync",
     "pwrite64,write",
     "fdatasync,fsync",
     "ftruncate",

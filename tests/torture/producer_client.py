@@ -36,7 +36,7 @@ class Recording:
 
     def burst(self) -> None:
         records = [one_record(self.random) for _ in range(self.random.randint(1, 30))]
-        self.journal.write(pid=os.getpid(), session=self.client.session_id, burst=records)
+        self.journal.write(pid=os.getpid(), burst=records)
         self.records += len(records)
         for record in records:
             if record["type"] == "error":
@@ -49,11 +49,6 @@ class Recording:
         if done:
             self.journal.write(pid=os.getpid(), flushed=True)
         return done
-
-    def next_session(self) -> None:
-        old = self.client.session_id
-        self.client.start_session()
-        self.journal.write(pid=os.getpid(), ended=old)
 
     def fork(self) -> None:
         """A child records what its parent does not know of, brings it home, and is gone."""
@@ -70,6 +65,11 @@ class Recording:
             os._exit(code)
 
     def go_home(self) -> None:
+        self.bring_home()
+        if not self.violations and self.client.close(PATIENCE_S):
+            self.journal.write(ended=True)
+
+    def bring_home(self) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not self.flush(5):
             if time.monotonic() > deadline:
@@ -104,7 +104,7 @@ def main(path: str, journal: Path, kind: str) -> None:
         if kind == "forking" and recording.random.random() < 0.02:
             recording.fork()
         if kind == "steady" and recording.random.random() < 0.02:
-            recording.next_session()
+            recording.client.start_session()
     recording.go_home()
     print(recording.told())  # noqa: T201
 

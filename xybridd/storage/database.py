@@ -43,7 +43,11 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def wrapped(error: BaseException) -> BaseException:
-    """SQLite's errors as ours, the others as they are."""
+    """SQLite's errors as ours, and the system's: a disk that fails may do so before SQLite comes to it."""
+    if isinstance(error, OSError):
+        refused = StorageError(str(error))
+        refused.__cause__ = error
+        return refused
     if not isinstance(error, sqlite3.Error):
         return error
     ours = CorruptDatabase(str(error)) if is_damage(error) else StorageError(str(error))
