@@ -95,7 +95,8 @@ def scribble(arena: Arena, path: Path) -> None:
     """Some pages behind the first are overwritten. The log is put into the file before, and left unclean behind."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.execute("UPDATE ledger SET amount = amount")
+        for change in (1, -1):
+            connection.execute("UPDATE ledger SET amount = amount + ?", (change,))
         page = connection.execute("PRAGMA page_size").fetchone()[0]
         log = path.with_name(path.name + "-wal").read_bytes()
     pages = path.stat().st_size // page

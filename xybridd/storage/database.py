@@ -93,10 +93,23 @@ def open_sound(path: Path, *, check: bool) -> sqlite3.Connection:
             if [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] != columns:
                 raise _damage(f"the table {table} has not the columns that it should have")
             connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            suspect(path)
         connection.close()
         raise
     return connection
+
+
+def suspicion(path: Path) -> Path:
+    """A file that says that the database was found damaged, and not made good yet."""
+    return path.with_name(f"{path.name}.suspect")
+
+
+def suspect(path: Path) -> None:
+    """Before the last connection is closed: that takes away the ``-wal`` by which an unclean end shows."""
+    with suppress(OSError):
+        suspicion(path).touch(mode=0o600)
 
 
 def quick_check(connection: sqlite3.Connection) -> None:
