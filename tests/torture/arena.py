@@ -110,6 +110,16 @@ class Worker:
             self.process.kill()
             self.process.communicate()
 
+    def end(self) -> None:
+        """Whatever state it is in; its pipes are closed."""
+        process = self.process
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+            process.kill()
+            if process.stdout is not None and not process.stdout.closed:
+                process.communicate()
+
     def call_home(self) -> None:
         """Its input ends; `home` waits for it."""
         assert self.process is not None
@@ -257,9 +267,7 @@ class Arena:
     def end(self) -> None:
         """Whatever state all is in."""
         for worker in self.workers:
-            if worker.process is not None and worker.process.poll() is None:
-                worker.signal(signal.SIGCONT)
-                worker.kill()
+            worker.end()
         self.daemon.end()
 
     def new_folder(self, name: str) -> Path:
