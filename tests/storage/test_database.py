@@ -7,6 +7,7 @@ import random
 import shutil
 import sqlite3
 from contextlib import closing, suppress
+from functools import partial
 from importlib import resources
 from statistics import median
 from typing import TYPE_CHECKING
@@ -386,12 +387,11 @@ def test_a_salvage_that_was_cut_off_is_done_at_the_next_start(
         async with opened(path.parent) as store:
             await store.salvage("a read found it", NOW_MS, balanced=True)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    opens = partial(asyncio.run, salvaged_in_use()) if found == "in use" else partial(open_database, path, NOW_MS)
+    with monkeypatch.context() as patch:
         patch.setattr("xybridd.storage.opening._copy_rows", cut_off)
-        if found == "in use":
-            asyncio.run(salvaged_in_use())
-        else:
-            open_database(path, NOW_MS)
+        with pytest.raises(Killed):
+            opens()
     with closing(open_database(path, NOW_MS)) as connection:
         assert len(salvages(connection)) == 1
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -69,8 +69,8 @@ class Summary:
             f"kills survived        {figures['kills']}",
             f"system calls swept    {figures['syscalls_swept']} ({figures['syscalls_not_reached']} not reached)",
             f"errors injected       {figures['errors_injected']}",
-            f"records               {self.records} in {self.sessions} sessions, {figures['batches']} batches,"
-            f" {figures['resent']} sent again",
+            f"records               {self.records} in {self.sessions} sessions",
+            f"batches by lines      {figures['batches']}, {figures['resent']} sent again",
             f"exports delivered     {self.delivered}, {self.dead_letters} of them dead letters first",
             f"missing, spurious     {self.missing}, {self.spurious}",
             f"RSS                   {rss['first']:.1f} MiB first, {rss['peak']:.1f} peak, {rss['last']:.1f} last",

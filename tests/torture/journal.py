@@ -62,7 +62,11 @@ class Sums:
                 self.latency_ms[record["model_id"]] += record["latency_ms"]
 
     def merge(self, other: Sums) -> None:
-        for mine, others in ((self.calls, other.calls), (self.latency_ms, other.latency_ms), (self.errors, other.errors)):
+        for mine, others in (
+            (self.calls, other.calls),
+            (self.latency_ms, other.latency_ms),
+            (self.errors, other.errors),
+        ):
             mine.update(others)
 
     @property

@@ -98,7 +98,7 @@ def slow_readers(arena: Arena) -> None:
         wires = [stack.enter_context(arena.daemon.wire()) for _ in range(arena.chance.randint(1, 8))]
         question = b"".join(request_line(number, "session.list", limit=1000) for number in range(500))
         for wire in wires:
-            wire.sock.setblocking(False)  # noqa: FBT003
+            wire.sock.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 wire.sock.send(question)
         for _ in range(10):
@@ -151,7 +151,10 @@ def garbage(arena: Arena) -> list[tuple[str, bytes]]:
         ("HTTP", b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello"),
         ("nothing but new lines", b"\n" * 500_000),
         ("a wrong session", request_line(1, "session.end", session_id=new_id())),
-        ("batches of JSON-RPC", json.dumps([{"jsonrpc": "2.0", "id": 1, "method": "session.end"}] * 5000).encode() + b"\n"),
+        (
+            "batches of JSON-RPC",
+            json.dumps([{"jsonrpc": "2.0", "id": 1, "method": "session.end"}] * 5000).encode() + b"\n",
+        ),
     ]
 
 

@@ -151,5 +151,3 @@ def kill_while_forgetting(arena: Arena) -> None:
         died = wait_for_end(arena.daemon, 0.1) is not None
     arena.figures["syscalls_swept" if died else "syscalls_not_reached"] += 1
     arena.figures["kills"] += died
-
-

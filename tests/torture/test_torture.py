@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 SECONDS = float(os.environ.get("XYBRIDD_TORTURE_S", "0"))
 
 
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    def aloud(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{text}", end="")  # noqa: T201
-
-    return aloud
-
-
 @pytest.mark.campaign
 @pytest.mark.timeout(400 + 2 * SECONDS)
 def test_whatever_is_done_to_it_what_was_acknowledged_is_there_once(say: Callable[[str], None]) -> None:
@@ -100,7 +91,9 @@ def test_a_record_too_few_or_too_many_in_the_file_is_found(
     judged: Arena, sql: str, missing: int, spurious: int
 ) -> None:
     if sql.startswith("DELETE"):
-        change(judged, "DELETE FROM model WHERE session_id = (SELECT session_id FROM session WHERE app = 'noise-fresh')")
+        change(
+            judged, "DELETE FROM model WHERE session_id = (SELECT session_id FROM session WHERE app = 'noise-fresh')"
+        )
     change(judged, sql)
     verdict = verdict_on(judged)
     assert (verdict.missing, verdict.spurious) == (missing, spurious), verdict.violations

@@ -45,7 +45,18 @@ def permitted() -> str:
 
 def inject(calls: str, what: str, log: Path) -> list[str]:
     """The prefix of a command; the process that is started is the command itself, strace stands beside it."""
-    return ["strace", "-D", "-f", "--seccomp-bpf", "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={calls}:{what}"]
+    return [
+        "strace",
+        "-D",
+        "-f",
+        "--seccomp-bpf",
+        "-o",
+        str(log),
+        "-e",
+        f"trace={calls}",
+        "-e",
+        f"inject={calls}:{what}",
+    ]
 
 
 def injected(log: Path) -> int:
