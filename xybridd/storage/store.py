@@ -14,7 +14,7 @@ import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
 from xybridd.storage import minutes, outbox, retention, rows
-from xybridd.storage.database import backups, overwrite_deleted, wrapped
+from xybridd.storage.database import backups, overwrite_deleted, suspect, wrapped
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
 from xybridd.worker import Worker
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xybridd.core.changes import Changes, ProducerImage
-    from xybridd.core.minute import Minute, Sample
+    from xybridd.core.minute import Minute, MinuteFilter, Sample
+    from xybridd.storage.minutes import MinutePage
 
 T = TypeVar("T")
 
@@ -83,6 +84,7 @@ class Store:
         """
 
         def job() -> None:
+            suspect(self.path)
             if self._connection is not None:
                 with suppress(Exception):
                     self._connection.close()
@@ -224,6 +226,10 @@ class Store:
     async def minutes(self, session_id: str) -> list[Minute]:
         """A session's, in the order in which they were closed."""
         return await self._read(lambda connection: minutes.of_session(connection, session_id))
+
+    async def minute_page(self, wanted: MinuteFilter) -> MinutePage:
+        """Of everybody's sessions, or of some, in the order in which they began."""
+        return await self._read(lambda connection: minutes.page(connection, wanted))
 
     async def samples(self, since_ms: int, limit: int) -> list[Sample]:
         """The latest, oldest first."""
