@@ -66,7 +66,7 @@ def records_and_ends(daemon: Daemon, command: list[str]) -> None:
         demo.feed(120)
         demo.feed_lines([b"187.5", b"CUDA out of memory"])
         code, report, said = demo.end()
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, ""), daemon.said()
     assert (report["recorded"], report["acknowledged"], report["dropped"], report["refused"]) == (122, 122, 0, 0)
     found = shown(daemon, report["session"])
     assert (found["total_inferences"], found["error_count"]) == (121, 1)
@@ -86,7 +86,7 @@ def test_hostile_names_come_through(daemon: Daemon, command: list[str]) -> None:
         demo.feed_lines(line.encode() for line in lines)
         demo.feed_lines([b"lat\xe9in", b"over\xc0\xafflow", b"cut \xe4\xb8"])
         code, report, said = demo.end()
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, ""), daemon.said()
     assert report["acknowledged"] == report["recorded"] == 4 + len(lines)
     found = shown(daemon, report["session"])
     assert found["models_used"] == [HOSTILE]
@@ -192,7 +192,7 @@ def test_the_daemon_is_killed_while_it_sends_and_everything_is_counted_once(daem
             demo.feed(200)
             daemon.start()
         code, report, said = demo.end()
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, ""), daemon.said()
     assert (report["recorded"], report["acknowledged"], report["dropped"]) == (demo.fed, demo.fed, 0)
     assert report.get("connections", 4) >= 4
     (session,) = sessions(daemon, "survivor")
