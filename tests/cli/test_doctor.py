@@ -133,7 +133,9 @@ def test_damage_under_a_running_daemon_is_found_and_mended_by_it(daemon: Daemon)
     with daemon.wire() as wire:
         wire.hello()
         wire.call("record.batch", seq=1, records=[inference()], flush=True)
-        assert wire.call("daemon.check") == {"complaint": None}
+        checked = wire.call("daemon.check")
+        assert checked["complaint"] is None
+        assert checked["rows"]["model"] == 1
     path = daemon.data / "xybridd.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

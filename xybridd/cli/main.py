@@ -26,6 +26,7 @@ _COMMANDS = {
     "run": "Run the daemon in the foreground.",
     "status": "Is the daemon well, and what is it doing?",
     "doctor": "What is wrong, why it matters, and the command that mends it.",
+    "bugreport": "An archive to send when something is wrong, without secrets.",
     "sessions": "Look at what was recorded.",
     "record": "Record from a shell.",
     "upload": "What leaves this device: see it, steer it.",

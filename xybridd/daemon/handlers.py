@@ -198,11 +198,11 @@ async def _daemon_check(services: Services, link: Link, _params: m.NoParams) -> 
     if not recorder.sees_all(link):
         raise PermissionDenied("daemon.check is for root and the daemon's own user")
     try:
-        await services.store.check()
+        rows = await services.store.check()
     except CorruptDatabase as error:
         recorder.committer.later()  # that mends it
-        return Reply({"complaint": str(error)})
-    return Reply({"complaint": None})
+        return Reply({"complaint": str(error), "rows": {}})
+    return Reply({"complaint": None, "rows": rows})
 
 
 async def _daemon_flush(services: Services, link: Link, _params: m.NoParams) -> Reply:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from xybridd.errors import StartError
-from xybridd.storage.database import quick_check, refuse_newer
+from xybridd.storage.database import count_rows, quick_check, refuse_newer
 from xybridd.storage.opening import beside, has_bytes
 from xybridd.storage.store import DATABASE_NAME, LOCK_NAME
 
@@ -53,7 +53,7 @@ def _look(path: Path, how: str, *, unclean: bool) -> Look:
                 connection.execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("page_count", "freelist_count", "page_size")
             )
-            return Look(None, unclean, (pages - free) * size, _salvages(connection), _rows(connection))
+            return Look(None, unclean, (pages - free) * size, _salvages(connection), count_rows(connection))
     except (sqlite3.Error, StartError) as error:
         return Look(str(error), unclean)
 
@@ -62,12 +62,3 @@ def _salvages(connection: sqlite3.Connection) -> list[dict[str, object]]:
     names = ("at_ms", "set_aside", "reason", "rows_saved")
     found = connection.execute(f"SELECT {', '.join(names)} FROM salvage ORDER BY id")
     return [dict(zip(names, row, strict=True)) for row in found]
-
-
-def _rows(connection: sqlite3.Connection) -> dict[str, int]:
-    names = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
-    return {
-        name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]
-        for name in names
-        if not name.startswith("sqlite_")
-    }

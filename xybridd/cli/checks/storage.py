@@ -7,7 +7,7 @@ import stat
 import time
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -132,6 +132,18 @@ def _by_copy(folder: Path) -> DatabaseFacts:
         set_aside=_set_aside(folder),
         now_ms=int(time.time() * 1000),
     )
+
+
+def looked_at(folder: Path) -> dict[str, Any]:
+    """Of a database that nobody has open: whether it is sound, and how many rows there are."""
+    import msgspec
+
+    from xybridd.storage.looking import DATABASE_NAME, LOCK_NAME, look
+
+    if _in_use(folder / LOCK_NAME):
+        raise XybriddError("a process that does not answer has it open")
+    found: dict[str, Any] = msgspec.to_builtins(look(folder / DATABASE_NAME))
+    return found
 
 
 def _in_use(lock: Path) -> bool:
