@@ -10,6 +10,7 @@ import msgspec
 
 from xybridd import __version__
 from xybridd.core.category import category_named
+from xybridd.core.minute import MinuteFilter
 from xybridd.core.registry import Identity
 from xybridd.core.session import judge_error
 from xybridd.daemon import outward
@@ -96,6 +97,18 @@ async def _session_list(services: Services, link: Link, params: m.SessionListPar
         limit=params.limit,
     )
     return Reply({"sessions": await services.recorder.sessions(wanted)})
+
+
+async def _stats_minutes(services: Services, link: Link, params: m.MinutesParams) -> Reply:
+    wanted = MinuteFilter(
+        app=params.app,
+        session_id=params.session_id,
+        since_ms=params.since_ms,
+        until_ms=params.until_ms,
+        after=params.after or (-1, 0),
+        limit=params.limit,
+    )
+    return Reply(await services.recorder.minutes(link, wanted))
 
 
 # Records
@@ -229,6 +242,7 @@ METHODS: dict[str, Method] = {
     "session.export": _method(m.SessionParams, _session_export),
     "session.end": _method(m.SessionParams, _session_end),
     "session.reset": _method(m.SessionParams, _session_reset),
+    "stats.minutes": _method(m.MinutesParams, _stats_minutes),
     "record.inference": _method(m.RecordInferenceParams, _record_inference, records=True),
     "record.error": _method(m.RecordErrorParams, _record_error, records=True),
     "record.batch": _method(m.RecordBatchParams, _record_batch, records=True),

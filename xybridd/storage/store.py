@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xybridd.core.changes import Changes, ProducerImage
-    from xybridd.core.minute import Minute, Sample
+    from xybridd.core.minute import Minute, MinuteFilter, Sample
+    from xybridd.storage.minutes import MinutePage
 
 T = TypeVar("T")
 
@@ -233,6 +234,10 @@ class Store:
     async def minutes(self, session_id: str) -> list[Minute]:
         """A session's, in the order in which they were closed."""
         return await self._read(lambda connection: minutes.of_session(connection, session_id))
+
+    async def minute_page(self, wanted: MinuteFilter) -> MinutePage:
+        """Of everybody's sessions, or of some, in the order in which they began."""
+        return await self._read(lambda connection: minutes.page(connection, wanted))
 
     async def samples(self, since_ms: int, limit: int) -> list[Sample]:
         """The latest, oldest first."""
