@@ -187,6 +187,7 @@ class _Daemon:
             clock=clock,
             config=config,
             started_s=clock.monotonic_s(),
+            clock_moved_s=clock.moved_s,
             connections=lambda: len(server.connections),
             watch_device=scheduler.look_often,
         )
