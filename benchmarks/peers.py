@@ -182,6 +182,6 @@ PEERS = (
     Peer("prometheus_client histogram, multiprocess", _prometheus_multiprocess),
     Peer("datadogpy histogram", _datadog),
     Peer("OpenTelemetry histogram", _opentelemetry),
-    Peer("Glean counter", _glean_counter, alike=False, most_bursts=10),
-    Peer("Glean timing distribution", _glean_distribution, alike=False, most_bursts=10),
+    Peer("Glean counter", _glean_counter, alike=False, most_bursts=4),
+    Peer("Glean timing distribution", _glean_distribution, alike=False, most_bursts=4),
 )
