@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
+import tempfile
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.daemon.scenes import database
-from tests.support import until
+from tests.support import RECEIVER_KEY, until
 from tests.torture import tracing
 from tests.torture.arena import Arena
 from tests.torture.campaign import Plan, run
 from tests.torture.journal import Journal, Standing, Sums, id_of, records_of
 from tests.torture.judge import Verdict, by_file, by_wire, wanted_of
+from xybridd.testing import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from xybridd.testing import Receiver
 
 SECONDS = float(os.environ.get("XYBRIDD_TORTURE_S", "0"))
 
@@ -48,21 +49,35 @@ def test_whatever_is_done_to_it_what_was_acknowledged_is_there_once(say: Callabl
 # The judge sees what it is there to see
 
 
-@pytest.fixture
-def judged(folder: Path, receiver: Receiver) -> Iterator[Arena]:
+@pytest.fixture(scope="module")
+def recorded() -> Iterator[Arena]:
     """A producer's journal, and a daemon that has what stands in it; stopped."""
-    arena = Arena.build(folder, 7, receiver)
-    arena.daemon.start()
-    try:
-        worker = arena.hire("raw")
-        until(lambda: len(Standing.read(worker.journal).kept) > 20, "batches to be acknowledged")
-        worker.call_home()
-        assert worker.home()["violations"] == []
-        arena.fresh_record()
-        arena.daemon.stop()
-        yield arena
-    finally:
-        arena.end()
+    home = Path(tempfile.mkdtemp(prefix="xyb-"))
+    with Receiver(key=RECEIVER_KEY) as receiver:
+        arena = Arena.build(home, 7, receiver)
+        try:
+            arena.daemon.start()
+            worker = arena.hire("raw")
+            until(lambda: len(Standing.read(worker.journal).kept) > 20, "batches to be acknowledged")
+            worker.call_home()
+            assert worker.home()["violations"] == []
+            arena.fresh_record()
+            arena.daemon.stop()
+            yield arena
+        finally:
+            arena.end()
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def judged(recorded: Arena) -> Iterator[Arena]:
+    """Whatever is done to its file is undone."""
+    whole = database(recorded.daemon).read_bytes()
+    yield recorded
+    recorded.daemon.end()
+    for part in ("-wal", "-shm"):
+        database(recorded.daemon).with_name(f"xybridd.db{part}").unlink(missing_ok=True)
+    database(recorded.daemon).write_bytes(whole)
 
 
 def verdict_on(arena: Arena) -> Verdict:
