@@ -85,6 +85,12 @@ class OpenMinute:
 
         ``over_ms``: when it is over; None means with the last record.
         """
+        minute = self.so_far(session_id, over_ms)
+        self._started_ms, self._models, self._errors = None, {}, {}
+        return minute
+
+    def so_far(self, session_id: str, over_ms: int | None) -> Minute | None:
+        """What `close` would return now; nothing changes."""
         if self._started_ms is None:
             return None
         ended_ms = self._last_ms if over_ms is None else over_ms
@@ -107,5 +113,4 @@ class OpenMinute:
             key = (error.category.value, error.model_id)
             grown[key] = grown.get(key, 0) + error.count - count
         minute.errors = [ErrorMinute(category, model_id, count) for (category, model_id), count in grown.items()]
-        self._started_ms, self._models, self._errors = None, {}, {}
         return minute if minute.models or minute.errors else None

@@ -21,14 +21,17 @@ Times here are seconds on the monotonic clock, passed in.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from xybridd.core.changes import ProducerImage
+from xybridd.core.minute import AppMinute
 
 if TYPE_CHECKING:
     from xybridd.core.changes import Changes
+    from xybridd.core.minute import MinuteFilter
     from xybridd.core.session import Session
 
 EndReason = Literal["ended", "reset", "client_lost", "idle", "rollover", "device_restarted"]
@@ -127,6 +130,9 @@ class Registry:
     #: So many ended sessions and departed producers are kept at hand; the rest is on disk.
     KEPT = 64
 
+    #: So many apps and reasons are told apart in `ended`.
+    MOST_ENDED = 1000
+
     def __init__(self) -> None:
         self.sessions: dict[str, Tracked] = {}
         self.producers: dict[tuple[int, str], Producer] = {}
@@ -134,6 +140,8 @@ class Registry:
         self.changed_sessions: dict[str, Session] = {}
         self.changed_producers: dict[tuple[int, str], Producer] = {}
         self._being_written: set[str] = set()
+        #: How many sessions of which app ended for which reason, since the daemon's start.
+        self.ended: Counter[tuple[str, EndReason]] = Counter()
 
     # What the next commit writes
 
@@ -148,6 +156,21 @@ class Registry:
         for tracked in self.sessions.values():
             if tracked.session.close_minute(now_ms):
                 self.note(tracked.session)
+
+    def open_minutes(self, wanted: MinuteFilter) -> list[AppMinute]:
+        """Of the minutes that were not closed yet those that are wanted."""
+        found = []
+        for tracked in self.sessions.values():
+            head = tracked.session.head
+            if (
+                wanted.uid in {None, head.uid}
+                and wanted.app in {None, head.app}
+                and wanted.session_id in {None, head.session_id}
+                and (minute := tracked.session.open_minute()) is not None
+                and wanted.since_ms <= minute.started_at_ms < wanted.until_ms
+            ):
+                found.append(AppMinute(head.app, head.app_version, minute))
+        return found
 
     def take_changes(self, into: Changes) -> list[Producer]:
         """Put everything noted into `into`, as values; the producers among it."""
@@ -214,6 +237,8 @@ class Registry:
     def end(self, tracked: Tracked, reason: EndReason, at_ms: int, successor: str | None = None) -> None:
         head = tracked.session.head
         tracked.session.end(reason, at_ms, successor)
+        app = tracked.session.head.app
+        self.ended[app if len(self.ended) < self.MOST_ENDED or (app, reason) in self.ended else "other", reason] += 1
         tracked.attached = set()
         self.note(tracked.session)
         if head.implicit and self.implicit.get((head.uid, head.app)) == head.session_id:

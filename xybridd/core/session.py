@@ -299,6 +299,10 @@ class Session:
         self._minute_over_ms = now_ms if self._minute else None
         return self._minute_over_ms is not None
 
+    def open_minute(self) -> Minute | None:
+        """What was recorded since the last minute was closed, up to the last record; nothing changes."""
+        return self._minute.so_far(self.session_id, None)
+
     def take_changes(self, into: Changes) -> None:
         """Put what changed since the last time into `into`, as values. An ended session has no open minute."""
         session_id = self.session_id

@@ -131,6 +131,17 @@ class SamplesParams(msgspec.Struct, frozen=True):
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
 
 
+class MinutesParams(msgspec.Struct, frozen=True):
+    """``after`` is the `next` of the page before."""
+
+    app: _AppName | None = None
+    session_id: _SessionName | None = None
+    since_ms: TimestampMs = 0
+    until_ms: TimestampMs = 2**53
+    after: tuple[TimestampMs, Annotated[int, Meta(ge=0, le=LARGEST_SEQ)]] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 200
+
+
 class SessionIdResult(msgspec.Struct, frozen=True):
     session_id: str
 

@@ -16,7 +16,8 @@ import msgspec
 from xybridd.core.conditions import Surroundings, surroundings_of
 from xybridd.core.export import SessionMetrics, TelemetryExport, session_metrics, telemetry_export
 from xybridd.core.ledger import Ledger
-from xybridd.core.minute import sample_of
+from xybridd.core.minute import MinuteFilter, sample_of
+from xybridd.core.minute_json import MinutesResult, to_json
 from xybridd.core.registry import Identity, Lifetimes, Producer, Registry, Tracked
 from xybridd.errors import (
     CorruptDatabase,
@@ -264,6 +265,18 @@ class Recorder:
 
     async def sessions(self, wanted: SessionFilter) -> list[SessionSummary]:
         return await self._sessions.read(partial(self._store.list_sessions, wanted))
+
+    async def minutes(self, link: Link, wanted: MinuteFilter) -> MinutesResult:
+        """What was recorded, minute by minute; the last page ends with the minutes that are still open.
+
+        A user sees that of own sessions, root and the daemon's user everybody's.
+        """
+        wanted = msgspec.structs.replace(wanted, uid=None if self.sees_all(link) else link.uid)
+        page = await self._sessions.read(partial(self._store.minute_page, wanted))
+        shown = [to_json(each) for each in page.minutes]
+        if page.next is None:
+            shown += [to_json(each, still_open=True) for each in self.registry.open_minutes(wanted)]
+        return MinutesResult(shown, page.next)
 
     def sees_all(self, link: Link) -> bool:
         """Root and the daemon's own user may do everything."""

@@ -7,11 +7,11 @@ row. A minute that still waits to be sent is left as it is, since it was counted
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from xybridd.core.minute import HOUR_MS, Minute, Sample
+from xybridd.core.minute import HOUR_MS, AppMinute, Minute, MinuteFilter, Sample
 
 if TYPE_CHECKING:
     import sqlite3
@@ -76,6 +76,35 @@ def of_session(connection: sqlite3.Connection, session_id: str) -> list[Minute]:
     """In the order in which they were closed."""
     rows = connection.execute("SELECT body FROM minute WHERE session_id = ? ORDER BY id", (session_id,))
     return list(_decoded(rows))
+
+
+class MinutePage(NamedTuple):
+    """``next`` is the `after` of the page that follows; None when this is the last one."""
+
+    minutes: list[AppMinute]
+    next: tuple[int, int] | None
+
+
+def page(connection: sqlite3.Connection, wanted: MinuteFilter) -> MinutePage:
+    """In the order in which they began."""
+    where, args = ["(m.started_at_ms, m.id) > (?, ?)"], list[Any](wanted.after)
+    where.append("m.started_at_ms >= ? AND m.started_at_ms < ?")
+    args += [wanted.since_ms, wanted.until_ms]
+    for column in ("uid", "app", "session_id"):
+        if (value := getattr(wanted, column)) is not None:
+            where.append(f"s.{column} = ?")
+            args.append(value)
+    rows = connection.execute(
+        "SELECT m.started_at_ms, m.id, s.app, s.app_version, m.body FROM minute m JOIN session s USING (session_id)"
+        f" WHERE {' AND '.join(where)} ORDER BY m.started_at_ms, m.id LIMIT ?",
+        (*args, wanted.limit),
+    ).fetchall()
+    found = [
+        AppMinute(app, app_version, minute)
+        for _, _, app, app_version, body in rows
+        for minute in _decoded([(body,)])
+    ]  # fmt: skip
+    return MinutePage(found, (rows[-1][0], rows[-1][1]) if len(rows) == wanted.limit else None)
 
 
 def closed_of(connection: sqlite3.Connection, session_id: str, started_ms: int) -> Minute | None:

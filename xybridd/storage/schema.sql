@@ -93,6 +93,7 @@ CREATE TABLE minute (
 ) STRICT;
 
 CREATE INDEX minute_session ON minute (session_id);
+CREATE INDEX minute_started ON minute (started_at_ms, id);
 
 -- The device as it was in a minute in which something was recorded; the body is a `Sample` in MessagePack.
 CREATE TABLE sample (

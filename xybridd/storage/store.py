@@ -14,7 +14,7 @@ import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
 from xybridd.storage import minutes, outbox, retention, rows
-from xybridd.storage.database import backups, overwrite_deleted, suspect, wrapped
+from xybridd.storage.database import backups, count_rows, overwrite_deleted, quick_check, suspect, wrapped
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
 from xybridd.worker import Worker
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xybridd.core.changes import Changes, ProducerImage
-    from xybridd.core.minute import Minute, Sample
+    from xybridd.core.minute import Minute, MinuteFilter, Sample
+    from xybridd.storage.minutes import MinutePage
 
 T = TypeVar("T")
 
@@ -134,6 +135,15 @@ class Store:
         """Returns when the database thread has come to it: it lives."""
         await self._thread.run(lambda: None)
 
+    async def check(self) -> dict[str, int]:
+        """Look at all of it, and count the rows. Raises CorruptDatabase; the next write then salvages it."""
+
+        def job(connection: sqlite3.Connection) -> dict[str, int]:
+            quick_check(connection)
+            return count_rows(connection)
+
+        return await self._read(job)
+
     async def transact(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Anything else in one transaction of its own, on disk when this returns."""
 
@@ -225,6 +235,10 @@ class Store:
     async def minutes(self, session_id: str) -> list[Minute]:
         """A session's, in the order in which they were closed."""
         return await self._read(lambda connection: minutes.of_session(connection, session_id))
+
+    async def minute_page(self, wanted: MinuteFilter) -> MinutePage:
+        """Of everybody's sessions, or of some, in the order in which they began."""
+        return await self._read(lambda connection: minutes.page(connection, wanted))
 
     async def samples(self, since_ms: int, limit: int) -> list[Sample]:
         """The latest, oldest first."""
