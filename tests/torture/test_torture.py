@@ -11,9 +11,10 @@ import random
 import shutil
 import sqlite3
 import tempfile
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,8 +23,8 @@ from tests.support import RECEIVER_KEY, until
 from tests.torture import tracing
 from tests.torture.arena import Arena
 from tests.torture.campaign import Plan, run
-from tests.torture.journal import Journal, Standing, Sums, id_of, records_of
-from tests.torture.judge import Verdict, by_file, by_wire, wanted_of
+from tests.torture.journal import Journal, Standing, Sums, Wanted, id_of, records_of
+from tests.torture.judge import Arrived, Verdict, by_file, by_wire, wanted_of
 from xybridd.testing import Receiver
 
 if TYPE_CHECKING:
@@ -126,6 +127,34 @@ def test_a_record_that_no_journal_knows_is_found_by_the_wire(judged: Arena) -> N
     wanted[session_id].least.errors["boom"] += 3
     by_wire(judged, wanted, verdict)
     assert (verdict.missing, verdict.spurious) == (3, 1)
+
+
+def exported(session_id: str, revision: int, calls: int) -> dict[str, Any]:
+    """The parts of an export that are compared."""
+    model = {"model_id": "whisper", "call_count": calls, "total_latency_ms": 10 * calls}
+    return {
+        "session": {"session_id": session_id},
+        "metrics": {"by_model": [model]},
+        "errors": [],
+        "extensions": {"app": "raw", "revision": revision},
+    }
+
+
+@pytest.mark.parametrize(
+    ("calls", "missing", "spurious"),
+    [([2, 3], 0, 0), ([3, 2], 1, 0), ([2, 4], 0, 1), ([], 3, 0)],
+)
+def test_it_is_the_newest_export_that_must_be_right(calls: list[int], missing: int, spurious: int) -> None:
+    whole = Sums(Counter(whisper=3), Counter(whisper=30))
+    wanted = {"s": Wanted(whole, whole, ended=True)}
+    exports = [exported("s", revision, each) for revision, each in enumerate(calls, start=1)]
+    verdict = Arrived("here", exports, wanted).judge(wanted, Verdict())
+    assert (verdict.missing, verdict.spurious) == (missing, spurious)
+
+
+def test_an_export_that_arrived_twice_is_found() -> None:
+    verdict = Arrived("here", [exported("s", 1, 3)] * 3, {}).judge({}, Verdict())
+    assert (verdict.missing, verdict.spurious) == (0, 2)
 
 
 # The journal
