@@ -6,6 +6,8 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING
 
+import psutil
+
 from tests.daemon.scenes import new_id
 from tests.support import WireFailure, inference, until
 from tests.torture import tracing
@@ -78,6 +80,25 @@ def dies_opening(daemon: TracedDaemon, arena: Arena, call: str, number: int) -> 
         daemon.end()
     arena.figures["kills"] += code == -signal.SIGKILL
     return code == -signal.SIGKILL
+
+
+def kill_senders(arena: Arena) -> None:
+    """The processes that send for it die in the midst of a request, or hang."""
+    hung = []
+    for _ in range(arena.chance.randint(2, 5)):
+        arena.pause(0.05, 0.4)
+        for sender in psutil.Process(arena.daemon.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if arena.chance.random() < 0.3:
+                    sender.suspend()
+                    hung.append(sender)
+                else:
+                    sender.kill()
+                arena.figures["senders_killed"] += 1
+    arena.pause(0.0, 2.0)
+    for sender in hung:
+        with contextlib.suppress(psutil.Error):
+            sender.resume()
 
 
 def freeze(arena: Arena) -> None:
