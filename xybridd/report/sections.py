@@ -32,6 +32,7 @@ def links(report: Report) -> str:
 def covers(report: Report) -> str:
     """What the report is about."""
     clock, device = text.Clock(report), report.device
+    length_ms = round((report.until_ms - report.since_ms) / 60_000) * 60_000
     machine = " · ".join(esc(each) for each in (device.machine, device.platform) if each)
     hardware = [f"{device.cpu_cores} CPU cores" if device.cpu_cores else None]
     hardware += [text.size(device.memory_total_bytes) + " memory" if device.memory_total_bytes else None]
@@ -40,7 +41,7 @@ def covers(report: Report) -> str:
     only = f" · only the app <strong>{esc(report.app)}</strong>" if report.app is not None else ""
     return (
         f"<p><strong>{clock.full(report.since_ms)}</strong> to <strong>{clock.full(report.until_ms)}</strong> "
-        f"({text.span(report.until_ms - report.since_ms)}, times in {esc(clock.name)}){only}</p>"
+        f"({text.span(length_ms)}, times in {esc(clock.name)}){only}</p>"
         f"<p>{machine or 'A device'}{' · ' if parts else ''}{' · '.join(parts)}</p>"
         f'<p class="dim">Device {esc(device.device_id)} · xybridd {esc(report.daemon_version)}, '
         f"{esc(report.daemon_state)} · made {clock.full(report.made_at_ms)}</p>"

@@ -110,6 +110,9 @@ class Clock:
     def clock(self, at_ms: int) -> str:
         return f"{self._at(at_ms):%H:%M}"
 
+    def second(self, at_ms: int) -> str:
+        return f"{self._at(at_ms):%H:%M:%S}"
+
     def day(self, at_ms: int) -> str:
         when = self._at(at_ms)
         return f"{when:%a} {when.day}"
