@@ -29,6 +29,8 @@ _COMMANDS = {
     "bugreport": "An archive to send when something is wrong, without secrets.",
     "sessions": "Look at what was recorded.",
     "record": "Record from a shell.",
+    "report": "Make a page of what was recorded, to read and to send.",
+    "dashboard": "The same page, live, in your browser.",
     "upload": "What leaves this device: see it, steer it.",
     "export": "See what would be sent next, or write sessions into a file.",
     "import": "Queue what another device wrote into a file.",
