@@ -24,7 +24,11 @@ INTERRUPTED = 130
 _COMMANDS = {
     "run": "Run the daemon in the foreground.",
     "status": "Is the daemon well, and what is it doing?",
+    "ps": "Who infers now.",
     "sessions": "Look at what was recorded.",
+    "stats": "What was recorded in a time, and why it was slow.",
+    "models": "Each model: how often, how fast, where it ran.",
+    "errors": "What went wrong, how often, since when.",
     "record": "Record from a shell.",
     "upload": "What leaves this device: see it, steer it.",
     "export": "See what would be sent next, or write sessions into a file.",

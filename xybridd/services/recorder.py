@@ -197,7 +197,7 @@ class Recorder:
         if link.gone:
             self.on_lonely()
         else:
-            self.registry.attach(tracked, link.link_id)
+            self.registry.attach(tracked, link.link_id, link.pid)
 
     # Sessions
 
@@ -264,7 +264,8 @@ class Recorder:
         return head.session_id, self.committer.barrier(soon=True)
 
     async def sessions(self, wanted: SessionFilter) -> list[SessionSummary]:
-        return await self._sessions.read(partial(self._store.list_sessions, wanted))
+        found = await self._sessions.read(partial(self._store.list_sessions, wanted))
+        return [msgspec.structs.replace(each, pids=self.registry.held_by(each.session_id)) for each in found]
 
     async def minutes(self, link: Link, wanted: MinuteFilter) -> MinutesResult:
         """What was recorded, minute by minute; the last page ends with the minutes that are still open.
