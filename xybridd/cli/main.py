@@ -25,6 +25,7 @@ _COMMANDS = {
     "run": "Run the daemon in the foreground.",
     "status": "Is the daemon well, and what is it doing?",
     "ps": "Who infers now.",
+    "tail": "Show records as they come.",
     "sessions": "Look at what was recorded.",
     "stats": "What was recorded in a time, and why it was slow.",
     "models": "Each model: how often, how fast, where it ran.",
