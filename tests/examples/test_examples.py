@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -94,12 +95,19 @@ def test_the_exchange_of_the_protocol_document(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize(
     ("library", "example", "inferences", "errors"),
-    [("onnxruntime", "onnxruntime_app", 10, 1), ("openai", "openai_server", 1, 0)],
+    [
+        ("onnxruntime", "onnxruntime_app", 10, 1),
+        ("openai", "openai_server", 1, 0),
+        ("transformers", "transformers_app", 10, 1),
+    ],
 )
 def test_the_examples_with_one_line_record(
     daemon: Daemon, library: str, example: str, inferences: int, errors: int
 ) -> None:
-    pytest.importorskip(library, reason=f"{library} is not installed")
+    needed = ("torch", library) if library == "transformers" else (library,)
+    for each in needed:
+        if importlib.util.find_spec(each) is None:
+            pytest.skip(f"{each} is not installed")
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / f"{example}.py")],
         env=daemon.env,

@@ -1,6 +1,7 @@
 """The root of the command line: its groups, and what an error becomes.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not running, 4 not permitted, 5 config invalid, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not running, 4 not permitted, 5 config invalid, 6 and 7 doctor warns or
+found a problem, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ INTERRUPTED = 130
 _COMMANDS = {
     "run": "Run the daemon in the foreground.",
     "status": "Is the daemon well, and what is it doing?",
+    "doctor": "What is wrong, why it matters, and the command that mends it.",
+    "bugreport": "An archive to send when something is wrong, without secrets.",
     "ps": "Who infers now.",
     "tail": "Show records as they come.",
     "sessions": "Look at what was recorded.",

@@ -21,6 +21,7 @@ Times here are seconds on the monotonic clock, passed in.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -130,6 +131,9 @@ class Registry:
     #: So many ended sessions and departed producers are kept at hand; the rest is on disk.
     KEPT = 64
 
+    #: So many apps and reasons are told apart in `ended`.
+    MOST_ENDED = 1000
+
     def __init__(self) -> None:
         self.sessions: dict[str, Tracked] = {}
         self.producers: dict[tuple[int, str], Producer] = {}
@@ -137,6 +141,8 @@ class Registry:
         self.changed_sessions: dict[str, Session] = {}
         self.changed_producers: dict[tuple[int, str], Producer] = {}
         self._being_written: set[str] = set()
+        #: How many sessions of which app ended for which reason, since the daemon's start.
+        self.ended: Counter[tuple[str, EndReason]] = Counter()
 
     # What the next commit writes
 
@@ -239,6 +245,8 @@ class Registry:
     def end(self, tracked: Tracked, reason: EndReason, at_ms: int, successor: str | None = None) -> None:
         head = tracked.session.head
         tracked.session.end(reason, at_ms, successor)
+        app = tracked.session.head.app
+        self.ended[app if len(self.ended) < self.MOST_ENDED or (app, reason) in self.ended else "other", reason] += 1
         tracked.attached = {}
         self.note(tracked.session)
         if head.implicit and self.implicit.get((head.uid, head.app)) == head.session_id:

@@ -15,6 +15,7 @@ import signal
 import threading
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from xybridd import __version__
@@ -47,9 +48,9 @@ from xybridd.upload.process import Sender
 
 if TYPE_CHECKING:
     import socket
-    from pathlib import Path
 
     from xybridd.config import Loaded
+    from xybridd.daemon.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class _Parts(NamedTuple):
     uploader: Uploader
     scheduler: Scheduler
     server: Server
+    services: Services
 
 
 class _Daemon:
@@ -119,7 +121,11 @@ class _Daemon:
                 folder,
             )
             scheduler = parts.scheduler
-            scheduler.start(self.manager.alive_every_s(), partial(self._show_life, store))
+            metrics = self._metrics(loop, parts.services)
+            write_metrics = None
+            if metrics is not None and config.metrics.textfile is not None:
+                write_metrics = partial(metrics.write, Path(config.metrics.textfile))
+            scheduler.start(self.manager.alive_every_s(), partial(self._show_life, store), write_metrics)
             events = KernelEvents()
             events.open()
             for each in events.sockets:
@@ -131,6 +137,8 @@ class _Daemon:
             log.info("stopping")
             self.manager.say("stopping")
             scheduler.stop()
+            if metrics is not None:
+                metrics.close()
             for each in events.sockets:
                 loop.remove_reader(each)
             events.close()
@@ -183,11 +191,27 @@ class _Daemon:
             clock=clock,
             config=config,
             started_s=clock.monotonic_s(),
+            clock_moved_s=clock.moved_s,
             connections=lambda: len(server.connections),
             watch_device=scheduler.look_often,
         )
         server = Server(services)
-        return _Parts(recorder, retention, uploader, scheduler, server)
+        return _Parts(recorder, retention, uploader, scheduler, server, services)
+
+    def _metrics(self, loop: asyncio.AbstractEventLoop, services: Services) -> Metrics | None:
+        """For Prometheus, if it is switched on; the library is imported only then."""
+        wanted = self.config.metrics
+        if wanted.listen is None and wanted.textfile is None:
+            return None
+        try:
+            from xybridd.daemon.metrics import Metrics  # noqa: PLC0415
+        except ImportError as error:
+            log.error("[metrics] is configured and needs a library: pip install 'xybridd[metrics]' (%s)", error)  # noqa: TRY400
+            return None
+        metrics = Metrics(loop, services)
+        if wanted.listen is not None:
+            metrics.listen(wanted.listen)
+        return metrics
 
     def _uploader(self, store: Store, sampler: Sampler, recorder: Recorder) -> Uploader:
         installation = recorder.installation

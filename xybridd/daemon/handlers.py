@@ -15,7 +15,16 @@ from xybridd.core.registry import Identity
 from xybridd.core.session import judge_error
 from xybridd.daemon import outward
 from xybridd.daemon.reply import Reply
-from xybridd.errors import InternalError, InvalidParams, MethodNotFound, StorageError, StorageUnavailable, WireError
+from xybridd.errors import (
+    CorruptDatabase,
+    InternalError,
+    InvalidParams,
+    MethodNotFound,
+    PermissionDenied,
+    StorageError,
+    StorageUnavailable,
+    WireError,
+)
 from xybridd.protocol import messages as m
 from xybridd.protocol.framing import Request, decode_params
 from xybridd.protocol.records import ErrorRecord, InferenceRecord
@@ -187,6 +196,7 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
             "version": __version__,
             "pid": os.getpid(),
             "uptime_s": round(services.clock.monotonic_s() - services.started_s, 3),
+            "clock_moved_s": round(services.clock_moved_s(), 3),
             "device_id": recorder.installation.device_id,
             "connections": services.connections(),
             "sessions": {"active": recorder.registry.active_count(), "stored": count},
@@ -200,6 +210,19 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
             "ledger": recorder.pending.shown_ledger(),
         }
     )
+
+
+async def _daemon_check(services: Services, link: Link, _params: m.NoParams) -> Reply:
+    """Have all of the database looked at: what is wrong with it, or null. Damage is mended at once."""
+    recorder = services.recorder
+    if not recorder.sees_all(link):
+        raise PermissionDenied("daemon.check is for root and the daemon's own user")
+    try:
+        rows = await services.store.check()
+    except CorruptDatabase as error:
+        recorder.committer.later()  # that mends it
+        return Reply({"complaint": str(error), "rows": {}})
+    return Reply({"complaint": None, "rows": rows})
 
 
 async def _daemon_flush(services: Services, link: Link, _params: m.NoParams) -> Reply:
@@ -247,6 +270,7 @@ METHODS: dict[str, Method] = {
     "upload.dead.drop": _method(m.DeadLetterParams, outward.dead_drop),
     "data.forget": _method(m.ForgetParams, outward.forget),
     "daemon.status": _method(m.NoParams, _daemon_status),
+    "daemon.check": _method(m.NoParams, _daemon_check),
     "daemon.flush": _method(m.NoParams, _daemon_flush),
 }
 

@@ -38,5 +38,6 @@ class Services(NamedTuple):
     clock: Clock
     config: Config
     started_s: float
+    clock_moved_s: Callable[[], float]
     connections: Callable[[], int]
     watch_device: Callable[[], None]
