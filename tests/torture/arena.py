@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: The kinds of producers, in the order in which they are started.
 KINDS = ("raw", "raw", "steady", "raw", "forking")
 
+#: Where exports go to as well: the daemon's other sink.
+EXPORTS_NAME = "exports.jsonl"
+
 #: How long producers may take to bring home what they have.
 HOME_S = 150.0
 
@@ -192,11 +195,16 @@ class Arena:
             receiver.url,
             storage="quota_mib = 1024",
             upload="snapshot_interval_s = 5",
-            more="[session]\nlost_after_s = 2\n",
+            more=f'[session]\nlost_after_s = 2\n[file]\npath = "{home / EXPORTS_NAME}"\n',
         ).replace("commit_interval_ms = 0", "commit_interval_ms = 30")
         daemon = TracedDaemon(home, text)
         give_key(daemon)
         return cls(folder, random.Random(seed), receiver, daemon)
+
+    @property
+    def exports(self) -> Path:
+        """What the sink `file` wrote."""
+        return self.daemon.folder / EXPORTS_NAME
 
     # Producers
 

@@ -118,6 +118,13 @@ def quick_check(connection: sqlite3.Connection) -> None:
         raise _damage(found)
 
 
+def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
+    """How much there is in each table that is there."""
+    there = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone() for name in TABLES if name in there}
+    return {name: row[0] for name, row in counts.items()}
+
+
 def _damage(what: str) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(what)
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT

@@ -49,7 +49,7 @@ def open_database(path: Path, now_ms: int) -> sqlite3.Connection:
     Raises StartError when the file was written by a newer version (it is left untouched) or cannot be opened at all.
     """
     _finish_salvage(path)
-    unclean = _has_bytes(_beside(path, "-wal")) or suspicion(path).exists()
+    unclean = has_bytes(beside(path, "-wal")) or suspicion(path).exists()
     try:
         try:
             connection = open_sound(path, check=unclean)
@@ -68,11 +68,11 @@ def _trust(path: Path) -> None:
         suspicion(path).unlink(missing_ok=True)
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _has_bytes(path: Path) -> bool:
+def has_bytes(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
     except OSError:
@@ -88,7 +88,7 @@ def salvage(path: Path, reason: str, now_ms: int, *, balanced: bool = True) -> s
     ``balanced``: also make the ledger agree; not when somebody holds newer sessions, and a newer ledger, in memory.
     """
     log.error("the database %s is damaged: %s", path, reason)
-    fresh, aside = _beside(path, ".new"), _unused(_beside(path, f".damaged-{now_ms}"))
+    fresh, aside = beside(path, ".new"), _unused(beside(path, f".damaged-{now_ms}"))
     _remove(fresh)
     with closing(open_sound(fresh, check=False)) as connection:
         saved, damaged = 0, []
@@ -116,13 +116,13 @@ def _put_in_place(path: Path, fresh: Path, aside: Path) -> None:
     """The database itself goes first: as long as it is there, a salvage that was cut off is begun anew."""
     for part in _PARTS:
         with suppress(FileNotFoundError):
-            _beside(path, part).rename(_beside(aside, part))
+            beside(path, part).rename(beside(aside, part))
     fresh.rename(path)
 
 
 def _finish_salvage(path: Path) -> None:
     """Go on with a salvage that was cut off."""
-    fresh = _beside(path, ".new")
+    fresh = beside(path, ".new")
     if path.exists():
         _remove(fresh)
     elif fresh.exists():
@@ -133,7 +133,7 @@ def _finish_salvage(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     for part in _PARTS:
-        _beside(path, part).unlink(missing_ok=True)
+        beside(path, part).unlink(missing_ok=True)
 
 
 def _unused(path: Path) -> Path:
