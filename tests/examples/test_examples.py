@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integrations import tiny_tdnn, tiny_whisper
+from tests.integrations import test_llama_cpp, tiny_tdnn, tiny_whisper
 from tests.support import PATIENCE_S, until
 
 if TYPE_CHECKING:
@@ -124,13 +124,16 @@ def test_the_examples_with_one_line_record(
     assert (found["total_inferences"], found["error_count"]) == (inferences, errors)
 
 
-@pytest.mark.parametrize("library", ["faster_whisper", "sherpa_onnx"])
-def test_the_examples_that_hear_record(daemon: Daemon, folder: Path, library: str) -> None:
+@pytest.mark.parametrize("library", ["faster_whisper", "llama_cpp", "sherpa_onnx"])
+def test_the_examples_that_are_given_a_model_record(daemon: Daemon, folder: Path, library: str) -> None:
     pytest.importorskip(library, reason=f"{library} is not installed")
     place, heard = folder / "tiny", folder / "silence.wav"
     if library == "faster_whisper":
         tiny_whisper.write_model(place)
         given = [place, heard]
+    elif library == "llama_cpp":
+        test_llama_cpp.write_model(folder / "tiny.gguf")
+        given = [folder / "tiny.gguf"]
     else:
         tiny_tdnn.write_model(place)
         given = [place / "model.onnx", place / "tokens.txt", heard]
