@@ -213,7 +213,7 @@ def _luminance(colour: str) -> float:
 def test_printed_it_is_light_and_has_no_switches(show: Callable[..., Page]) -> None:
     tab = show(week_report(), prefers_color_scheme="dark")
     tab.call("Emulation.setEmulatedMedia", media="print")
-    assert tab.run(_GROUND) == "rgb(251, 251, 249)"
+    assert tab.run(_GROUND) == "rgb(255, 255, 255)"
     assert tab.run("getComputedStyle(document.getElementById('theme')).display") == "none"
     pdf = tab.call("Page.printToPDF", preferCSSPageSize=True)["data"]
     assert len(pdf) > 20_000
