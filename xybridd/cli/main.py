@@ -1,6 +1,7 @@
 """The root of the command line: its groups, and what an error becomes.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not running, 4 not permitted, 5 config invalid, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not running, 4 not permitted, 5 config invalid, 6 and 7 doctor warns or
+found a problem, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ INTERRUPTED = 130
 _COMMANDS = {
     "run": "Run the daemon in the foreground.",
     "status": "Is the daemon well, and what is it doing?",
+    "doctor": "What is wrong, why it matters, and the command that mends it.",
+    "bugreport": "An archive to send when something is wrong, without secrets.",
+    "ps": "Who infers now.",
+    "tail": "Show records as they come.",
     "sessions": "Look at what was recorded.",
+    "stats": "What was recorded in a time, and why it was slow.",
+    "models": "Each model: how often, how fast, where it ran.",
+    "errors": "What went wrong, how often, since when.",
     "record": "Record from a shell.",
     "report": "Make a page of what was recorded, to read and to send.",
     "dashboard": "The same page, live, in your browser.",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from xybridd.core.words import size, span
 from xybridd.errors import XybriddError
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from xybridd.client.connection import Connection
+
+__all__ = ["size", "span"]  # not made here, but what every page of a command wants
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 
@@ -84,25 +87,6 @@ def clock_time(timestamp_ms: int) -> str:
         return f"{timestamp_ms} ms"
     today = datetime.now().astimezone().date()
     return when.strftime("%H:%M:%S" if when.date() == today else "%Y-%m-%d %H:%M:%S")
-
-
-def span(seconds: float) -> str:
-    """A length of time in its two largest units: ``3 d 4 h``, ``2 min 5 s``, ``12 s``."""
-    left = int(max(0, seconds))
-    parts = []
-    for name, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        amount, left = divmod(left, size)
-        if amount:
-            parts.append(f"{amount} {name}")
-    return " ".join(parts[:2]) or "0 s"
-
-
-def size(size_bytes: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} GiB"
 
 
 def ms(value: float | None) -> str:

@@ -13,6 +13,7 @@ from xybridd.core.changes import Changes
 from xybridd.core.delivery import TAKES
 from xybridd.core.export import export_item
 from xybridd.core.ledger import Ledger
+from xybridd.core.minute import AppMinute
 from xybridd.errors import CorruptDatabase
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Pending:
         self.sinks: tuple[SinkName, ...] = ()
         #: Called when something was queued, and is on disk.
         self.on_queued: Callable[[], None] = lambda: None
+        #: Called with each minute as it is closed, before it is on disk.
+        self.on_minute: Callable[[AppMinute], None] = lambda _minute: None
         #: Called after each commit.
         self.on_kept: Callable[[], None] = lambda: None
         #: The other side of the ledger: what became of exports, by sink.
@@ -98,7 +101,11 @@ class Pending:
                     into.exports.append(export_item(session, self.shown_ledger(), self._clock.wall_ms()))
                 except Exception:  # the records come first: they are written, whatever an export runs into
                     log.exception("no export of the session %s could be made", session.session_id)
+        known = len(into.minutes)
         self._producers = self._registry.take_changes(into)
+        for minute in into.minutes[known:]:
+            head = self._registry.sessions[minute.session_id].session.head
+            self.on_minute(AppMinute(head.app, head.app_version, minute))
 
     def retry(self) -> Awaitable[None]:
         return self._store.write(self._collected)

@@ -14,7 +14,7 @@ import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
 from xybridd.storage import minutes, outbox, retention, rows
-from xybridd.storage.database import backups, overwrite_deleted, wrapped
+from xybridd.storage.database import backups, count_rows, overwrite_deleted, quick_check, suspect, wrapped
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
 from xybridd.worker import Worker
@@ -84,6 +84,7 @@ class Store:
         """
 
         def job() -> None:
+            suspect(self.path)
             if self._connection is not None:
                 with suppress(Exception):
                     self._connection.close()
@@ -133,6 +134,15 @@ class Store:
     async def ping(self) -> None:
         """Returns when the database thread has come to it: it lives."""
         await self._thread.run(lambda: None)
+
+    async def check(self) -> dict[str, int]:
+        """Look at all of it, and count the rows. Raises CorruptDatabase; the next write then salvages it."""
+
+        def job(connection: sqlite3.Connection) -> dict[str, int]:
+            quick_check(connection)
+            return count_rows(connection)
+
+        return await self._read(job)
 
     async def transact(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Anything else in one transaction of its own, on disk when this returns."""
