@@ -190,8 +190,8 @@ def test_csv_is_one_table_that_spreadsheets_take_for_text() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "–"), (0.0, "0.00 ms"), (0.004, "4 µs"), (5.213, "5.21 ms"), (52.13, "52.1 ms"), (1234.5, "1,234 ms"),
-     (12_345.0, "12.3 s")],
+    [(None, "–"), (0.0, "0.00 ms"), (0.004, "4 µs"), (5.213, "5.21 ms"), (52.13, "52.1 ms"), (999.4, "999 ms"), (999.6, "1.00 s"), (1234.5, "1.23 s"),
+     (12_345.0, "12.3 s"), (1_234_567.0, "1,235 s")],
 )  # fmt: skip
 def test_latencies_have_three_digits_that_matter(value: float | None, shown: str) -> None:
     assert text.ms(value) == shown

@@ -71,8 +71,8 @@ def numbers(report: Report) -> str:
         ("Crash-free", text.percent(totals.crash_free_percent), lost),
         ("Calls", text.count(totals.calls), f"{totals.models:,} models"),
         ("Errors", text.percent(totals.error_percent), f"{totals.errors:,} errors"),
-        ("Median latency", text.ms(latency.p50_ms if latency else None), "of all models together"),
-        ("p99 latency", text.ms(latency.p99_ms if latency else None), "one call in 100 took longer"),
+        ("Median", text.ms(latency.p50_ms if latency else None), "latency of all models"),
+        ("p99", text.ms(latency.p99_ms if latency else None), "1 call in 100 took longer"),
     ]
     if totals.input_tokens is not None or totals.output_tokens is not None:
         into, out = text.count(totals.input_tokens), text.count(totals.output_tokens)
