@@ -208,7 +208,8 @@ def sessions(report: Report) -> str:
 
 def _table(columns: Sequence[str], rows: Iterable[str], *, words: bool = False) -> str:
     """``words``: the last column holds words, which begin at the left."""
-    head = "".join(f'<th scope="col">{esc(each)}</th>' for each in columns[:-1])
+    unseen = '<span class="unseen">Share</span>'  # of a column of bars
+    head = "".join(f'<th scope="col">{esc(each) or unseen}</th>' for each in columns[:-1])
     style = ' class="words"' if words else ""
     head += f'<th scope="col"{style}>{esc(columns[-1])}</th>'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
