@@ -34,6 +34,7 @@ _COMMANDS = {
     "models": "Each model: how often, how fast, where it ran.",
     "errors": "What went wrong, how often, since when.",
     "record": "Record from a shell.",
+    "test": "Send a synthetic record end to end, with the time of each step.",
     "upload": "What leaves this device: see it, steer it.",
     "export": "See what would be sent next, or write sessions into a file.",
     "import": "Queue what another device wrote into a file.",
