@@ -28,6 +28,7 @@ _COMMANDS = {
     "doctor": "What is wrong, why it matters, and the command that mends it.",
     "bugreport": "An archive to send when something is wrong, without secrets.",
     "ps": "Who infers now.",
+    "top": "The live screen: each app and model, and the device.",
     "tail": "Show records as they come.",
     "sessions": "Look at what was recorded.",
     "stats": "What was recorded in a time, and why it was slow.",
