@@ -66,7 +66,7 @@ def records_and_ends(daemon: Daemon, command: list[str]) -> None:
         demo.feed(120)
         demo.feed_lines([b"187.5", b"CUDA out of memory"])
         code, report, said = demo.end()
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, ""), daemon.said()
     assert (report["recorded"], report["acknowledged"], report["dropped"], report["refused"]) == (122, 122, 0, 0)
     found = shown(daemon, report["session"])
     assert (found["total_inferences"], found["error_count"]) == (121, 1)
@@ -86,7 +86,7 @@ def test_hostile_names_come_through(daemon: Daemon, command: list[str]) -> None:
         demo.feed_lines(line.encode() for line in lines)
         demo.feed_lines([b"lat\xe9in", b"over\xc0\xafflow", b"cut \xe4\xb8"])
         code, report, said = demo.end()
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, ""), daemon.said()
     assert report["acknowledged"] == report["recorded"] == 4 + len(lines)
     found = shown(daemon, report["session"])
     assert found["models_used"] == [HOSTILE]
@@ -192,7 +192,7 @@ def test_the_daemon_is_killed_while_it_sends_and_everything_is_counted_once(daem
             demo.feed(200)
             daemon.start()
         code, report, said = demo.end()
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, ""), daemon.said()
     assert (report["recorded"], report["acknowledged"], report["dropped"]) == (demo.fed, demo.fed, 0)
     assert report.get("connections", 4) >= 4
     (session,) = sessions(daemon, "survivor")
@@ -240,6 +240,29 @@ def test_a_session_lives_as_long_as_its_app_and_no_longer(
         for demo in demos:
             demo.process.kill()
         until(lambda: all(ends_of(daemon, client) == ["client_lost"] for client in CLIENTS), "the killed to be lost")
+
+
+def test_a_daemon_that_has_enough_gets_it_later(
+    make_daemon: Callable[..., Daemon], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Only one answer may wait for the disk, so they are in each other's way."""
+    daemon = make_daemon("[limits]\nmax_waiting_answers = 1\n[storage]\ncommit_interval_ms = 300\n").start()
+    commands = {client: command_of(client, tmp_path_factory.mktemp("client")) for client in CLIENTS}
+    with ExitStack() as stack:
+        demos = [stack.enter_context(Demo(command, daemon, client, "m", "1")) for client, command in commands.items()]
+
+        def were_refused() -> bool:
+            for demo in demos:
+                demo.feed(5)
+            rejected: dict[str, int] = daemon.status()["ledger"]["rejected"]
+            return rejected.get("overloaded", 0) >= 10
+
+        until(were_refused, "some to be told to come later")
+        reports = {demo.app: (demo.fed, demo.end()) for demo in demos}
+    for client, (fed, (code, report, _)) in reports.items():
+        assert (code, report["acknowledged"], report["refused"]) == (0, fed, 0), client
+        assert shown(daemon, report["session"])["total_latency_ms"] == sum_up_to(fed), client
+    assert daemon.status()["ledger"]["missing_batches"] == 0
 
 
 def ends_of(daemon: Daemon, app: str) -> list[str | None]:
