@@ -190,7 +190,8 @@ class Arena:
     sweep: Counter[str] = field(default_factory=Counter)
     #: Sessions made to be forgotten: how many records each has, while it is there.
     doomed: dict[str, int] = field(default_factory=dict)
-    #: Those whose forgetting was acknowledged.
+    #: Those whose forgetting was asked for, and those of which that was acknowledged.
+    asked_to_forget: set[str] = field(default_factory=set)
     forgotten: set[str] = field(default_factory=set)
 
     @classmethod
