@@ -143,8 +143,8 @@ async def bench(
     clock = clock or ManualClock()
     store = FailingStore(folder)
     store.lock()
-    await store.open(clock.wall_ms())
     try:
+        await store.open(clock.wall_ms())
         recorder = Recorder(
             store=store,
             sampler=StillSampler(clock),
