@@ -11,7 +11,8 @@ import msgspec
 from tests.core.given import call
 from tests.damage.lives import id_of
 from tests.services.far_end import desk
-from tests.services.given import DAY_S, ManualClock
+from tests.services.given import DAY_S, OWNER, ManualClock
+from xybridd.services.retention import Retention
 from xybridd.storage import outbox
 from xybridd.storage.rows import SessionFilter
 
@@ -57,6 +58,31 @@ def opened(folder: Path, names: Iterable[str]) -> Found:
             return found
 
     return asyncio.run(look())
+
+
+def lived_on(folder: Path, names: Iterable[str]) -> Found:
+    """Like `opened`, and everything that is there is read, shown and sent, and goes on being recorded into."""
+
+    async def live() -> Found:
+        clock = ManualClock(5000.0 + 4 * DAY_S)
+        async with asyncio.timeout(60), desk(folder, "xybrid", "otlp", clock=clock, boot_id="next") as d:
+            owner = d.b.link(OWNER)
+            await d.at_rest()
+            for session_id in await d.b.store.session_ids():
+                await d.b.recorder.export(owner, session_id)
+                await d.b.store.minutes(session_id)
+            await d.b.store.samples(0, 1000)
+            link, session_id = await d.b.bound()
+            await d.b.batch(link, 1, [call("fresh")])
+            assert await d.b.calls(session_id) == 1
+            await Retention(d.b.store, d.b.recorder, clock, 30, 2**26).run()
+            await d.at_rest()
+            await d.balances()
+            found = await _found(d, names)
+            del found.others[session_id]
+        return found
+
+    return asyncio.run(live())
 
 
 async def _found(d: Desk, names: Iterable[str]) -> Found:

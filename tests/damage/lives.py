@@ -24,6 +24,7 @@ from xybridd.services.retention import Retention
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xybridd.protocol.records import Record
     from xybridd.services.sessions import Link
 
 #: The write-ahead log is moved into the file, and begun anew, after so many pages: often, within a short life.
@@ -57,7 +58,7 @@ class App:
     async def batch(self) -> None:
         assert self.link is not None
         self._seq += 1
-        records = [call(f"model of {self.name}", latency_ms=2**self._seq), error(f"of {self.name}")]
+        records: list[Record] = [call(f"model of {self.name}", latency_ms=2**self._seq), error(f"of {self.name}")]
         await self._d.b.batch(self.link, self._seq, records)
         self._tell(f"batch {self.name} {self._seq}")
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +22,8 @@ from xybridd.errors import StorageError
 from xybridd.storage.store import DATABASE_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from tests.damage.after import Found
 
@@ -53,14 +52,6 @@ def survive(
             error.add_note(f"{where}; told: {told[-3:]}; files: { {name: len(data) for name, data in files.items()} }")
             raise
     return len(seen)
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A folder whose syncs cost nothing, where there is one: the disk that matters here is ours."""
-    shm = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="xyb-", dir=shm if os.access(shm, os.W_OK) else None) as made:
-        yield Path(made)
 
 
 Life = tuple[dict[str, bytes], list[Operation]]
@@ -96,7 +87,7 @@ def test_what_was_acknowledged_outlives_the_power(
 
 def test_a_sync_too_few_would_be_seen(life: Life, memory: Path) -> None:
     before, operations = life
-    lazy = [each for each in operations if not isinstance(each, Sync)]
+    lazy: list[Operation] = [each for each in operations if not isinstance(each, Sync)]
     with pytest.raises((AssertionError, StorageError)):
         survive(before, lazy, memory / "after", as_promised)
 

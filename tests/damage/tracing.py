@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.damage.disk import Create, Disk, Rename, Sync, SyncFolder, Told, Truncate, Unlink, Write
+from xybridd.storage.store import DATABASE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,9 @@ _CALLS = (
 #: Those that `_Reader` understands; another one on a file of ours fails the test, it must not be overlooked.
 _LINE = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+)")
 _ARGUMENT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?|([^",\s][^,]*)')
+
+#: A copy that is made to be read at once, and of which nothing is expected later.
+_SCRATCH = f"{DATABASE_NAME}.reading"
 
 #: A run tells what is kept by writing a line to this descriptor of its own.
 TOLD_NAME = "told"
@@ -85,7 +89,7 @@ class _Reader:
 
     def _ours(self, path: bytes) -> str | None:
         folder, _, name = os.fsdecode(path).rpartition("/")
-        return name if folder == str(self._folder) else None
+        return name if folder == str(self._folder) and name != _SCRATCH else None
 
     def _read(self, name: str, arguments: list[bytes | str], result: int) -> Iterator[Operation]:
         if result < 0:
