@@ -74,15 +74,14 @@ def as_promised(found: Found, told: list[str]) -> None:
     assert found.others == {f"s{number}": RECORDS_EACH for number in range(6)}
 
 
-def test_what_was_acknowledged_outlives_the_power(
-    life: Life, memory: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_what_was_acknowledged_outlives_the_power(life: Life, memory: Path, say: Callable[[str], None]) -> None:
     before, operations = life
     # All of it was seen: the log was begun anew several times, and taken away.
     assert sum(isinstance(each, Write) and each.offset == 0 and len(each.data) == 32 for each in operations) > 3
     assert Unlink(f"{DATABASE_NAME}-wal") in operations
-    record_property("operations", len(operations))
-    record_property("opened", survive(before, operations, memory / "after", as_promised))
+    say(
+        f"{survive(before, operations, memory / 'after', as_promised)} different states of {len(operations)} operations opened"
+    )
 
 
 def test_a_sync_too_few_would_be_seen(life: Life, memory: Path) -> None:
@@ -105,9 +104,7 @@ def spoil(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_salvage_outlives_the_power(
-    tmp_path: Path, memory: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_salvage_outlives_the_power(tmp_path: Path, memory: Path, say: Callable[[str], None]) -> None:
     sound, data = tmp_path / "sound", tmp_path / "data"
     sound.mkdir()
     data.mkdir()
@@ -125,5 +122,6 @@ def test_a_salvage_outlives_the_power(
         judge(found, told)
         assert (found.salvages, found.others) == (1, whole.others)
 
-    record_property("operations", len(operations))
-    record_property("opened", survive(before, operations, memory / "after", check))
+    say(
+        f"{survive(before, operations, memory / 'after', check)} different states of {len(operations)} operations opened"
+    )

@@ -51,6 +51,9 @@ def open_database(path: Path, now_ms: int) -> sqlite3.Connection:
     try:
         _finish_salvage(path)
         unclean = _has_bytes(_beside(path, "-wal"))
+        if unclean and not _has_bytes(path):
+            # No crash leaves this: a file is on disk before its log. SQLite would delete the log and begin anew.
+            return salvage(path, "its log is there, and nothing else of it", now_ms)
         try:
             return open_sound(path, check=unclean)
         except sqlite3.DatabaseError as error:
@@ -87,7 +90,7 @@ def salvage(path: Path, reason: str, now_ms: int, *, balanced: bool = True) -> s
         saved, damaged = 0, []
         connection.execute("BEGIN IMMEDIATE")
         for table in TABLES:
-            count, whole = copy_rows(path, connection, table)
+            count, whole = copy_rows(path, connection, table) if _has_bytes(path) else (0, False)
             saved += count
             if not whole:
                 damaged.append(table)
