@@ -58,7 +58,9 @@ def _show(found: dict[str, Any]) -> None:
     used = size(storage["used_bytes"]) if "used_bytes" in storage else "unknown"
     table.add_row("storage", f"{used} of {size(storage['quota_bytes'])}, {storage['path']}")
     for salvage in storage.get("salvages", []):
-        table.add_row("salvaged", f"{salvage['rows_saved']} rows; the damaged file is {salvage['set_aside']}")
+        aside = salvage["set_aside"]
+        told = f"{salvage['rows_saved']} rows; the damaged file is {aside}" if aside else salvage["reason"]
+        table.add_row("salvaged", told)
     table.add_row("upload", in_a_line(found["upload"]))
     table.add_row("device", found["device_id"])
     out.print(table)
