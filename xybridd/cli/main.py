@@ -35,6 +35,8 @@ _COMMANDS = {
     "models": "Each model: how often, how fast, where it ran.",
     "errors": "What went wrong, how often, since when.",
     "record": "Record from a shell.",
+    "report": "Make a page of what was recorded, to read and to send.",
+    "dashboard": "The same page, live, in your browser.",
     "test": "Send a synthetic record end to end, with the time of each step.",
     "upload": "What leaves this device: see it, steer it.",
     "export": "See what would be sent next, or write sessions into a file.",
