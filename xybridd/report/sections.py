@@ -65,7 +65,7 @@ def nothing_recorded(report: Report) -> str:
 
 def numbers(report: Report) -> str:
     totals, latency = report.totals, report.totals.latency
-    lost = f"{totals.lost:,} of {totals.sessions:,} lost" if totals.lost else "none lost"
+    lost = f"{totals.lost:,} of {totals.sessions - totals.active:,} lost" if totals.lost else "none lost"
     cards = [
         ("Sessions", text.count(totals.sessions), f"{totals.active:,} still active"),
         ("Crash-free", text.percent(totals.crash_free_percent), lost),
@@ -278,7 +278,7 @@ def made_of(report: Report) -> str:
         "pulled or a model moved to the CPU is not blamed on heat.</li>"
         "<li>What is older than two days is kept by the hour. The device is sampled once a minute while something is "
         "recorded; of older samples one an hour is kept.</li>"
-        "<li>Crash-free: the share of sessions whose app did not vanish without ending its session "
+        "<li>Crash-free: of the sessions that ended, the share whose app did not vanish without ending it "
         "(<code>client_lost</code>, most often the kernel's out-of-memory killer).</li>"
         "<li>Error rate: errors in a hundred attempts, an attempt being a call or an error.</li>"
         "</ul>"
