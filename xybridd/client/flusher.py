@@ -36,7 +36,7 @@ from xybridd.errors import (
     UnknownSession,
     WireError,
 )
-from xybridd.paths import spool_folder
+from xybridd.paths import boot_id, spool_folder
 from xybridd.protocol.messages import BatchResult, SessionIdResult
 
 if TYPE_CHECKING:
@@ -398,7 +398,7 @@ class Flusher:
 
     def _producer(self, client_id: str) -> spool.Producer:
         who = self._shared
-        return spool.Producer(who.app, client_id, who.app_version, who.sdk_version)
+        return spool.Producer(who.app, client_id, who.app_version, who.sdk_version, boot_id=boot_id())
 
     def _spool(self, outbox: Outbox, client_id: str) -> None:
         """What is in it is on disk afterwards, or lost and counted."""
@@ -487,6 +487,7 @@ class Flusher:
             "client_id": who.client_id,
             "app_version": who.app_version,
             "sdk_version": who.sdk_version,
+            "boot_id": boot_id(),
         }
         try:
             connection = Connection.open(who.sockets, _HANDSHAKE_S)
