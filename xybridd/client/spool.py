@@ -57,6 +57,8 @@ class Producer(msgspec.Struct, frozen=True):
     app_version: str = ""
     sdk_version: str = ""
     spool: int = 1
+    #: By the clock of which boot the records tell times.
+    boot_id: str = ""
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from xybridd.core.minute import HOUR_MS, AppMinute, Minute, MinuteFilter, Sample
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from xybridd.core.changes import Changes
 
@@ -45,6 +45,26 @@ def put(connection: sqlite3.Connection, changes: Changes) -> tuple[list[int], li
 def _put_minute(connection: sqlite3.Connection, minute: Minute) -> int:
     row = (minute.session_id, minute.started_at_ms, minute.ended_at_ms, minute.calls, minute.error_count)
     return int(connection.execute(_PUT_MINUTE, (*row, _encode(minute))).lastrowid or 0)
+
+
+def move(connection: sqlite3.Connection, number: int, body: bytes, corrected: Callable[[int], int]) -> None:
+    """Its times were written by a wrong clock."""
+    for minute in _decoded([(body,)]):
+        minute.started_at_ms, minute.ended_at_ms = corrected(minute.started_at_ms), corrected(minute.ended_at_ms)
+        connection.execute(
+            "UPDATE minute SET started_at_ms = ?, ended_at_ms = ?, body = ? WHERE id = ?",
+            (minute.started_at_ms, minute.ended_at_ms, _encode(minute), number),
+        )
+
+
+def move_sample(connection: sqlite3.Connection, number: int, body: bytes, boot_id: str, by_ms: int) -> None:
+    """Likewise, if it is of this boot."""
+    if not is_sample(body):
+        return
+    sample = _sample.decode(body)
+    if sample.boot_id == boot_id:
+        moved = msgspec.structs.replace(sample, at_ms=sample.at_ms + by_ms)
+        connection.execute("UPDATE sample SET at_ms = ?, body = ? WHERE id = ?", (moved.at_ms, _encode(moved), number))
 
 
 def _decoded(rows: Iterable[tuple[Any, ...]]) -> Iterable[Minute]:
