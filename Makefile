@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system check docs format lint types contracts bench clean
+.PHONY: help run test test-system check docs format lint types contracts bench torture soak clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,12 @@ check: lint types contracts test  ## everything that CI runs
 bench: $(STAMP)  ## measure, beside floors and peers of the same run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+torture: $(STAMP)  ## kill, starve, corrupt; compare to what producers wrote down (MINUTES=15, SEED= of an earlier run)
+	$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(TORTURE_ARGS)
+
+soak: $(STAMP)  ## a day of a device in minutes: what the daemon takes must not grow (MINUTES=15)
+	$(BIN)/python -m tests.torture.soak --minutes $(or $(MINUTES),15) $(SOAK_ARGS)
 
 clean:  ## take away what was made
 	rm -rf $(VENV) .run build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

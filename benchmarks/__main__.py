@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -12,7 +13,22 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import call, connections, cpu, idle, probes, request, start, sustained, throughput, upload, written
+from benchmarks import (
+    call,
+    connections,
+    cpu,
+    idle,
+    imports,
+    loss,
+    memory,
+    probes,
+    request,
+    start,
+    sustained,
+    throughput,
+    upload,
+    written,
+)
 from benchmarks.bench import Bench
 from benchmarks.machine import describe
 
@@ -31,6 +47,9 @@ class Benchmark(NamedTuple):
 BENCHMARKS = (
     Benchmark("call", call.measure),
     Benchmark("cpu", cpu.measure),
+    Benchmark("loss", loss.measure),
+    Benchmark("memory", memory.measure),
+    Benchmark("import", imports.measure),
     Benchmark("sustained", sustained.measure),
     Benchmark("throughput", throughput.measure),
     Benchmark("request", request.measure),
@@ -77,11 +96,18 @@ def _print_table(machine: dict[str, str], rows: list[Row]) -> None:
     console.print(table)
 
 
+def _keep_bytecode(folder: Path) -> None:
+    """As an installed package has it. Without, every process started here would compile ours, and no peer's."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+
+
 def main() -> None:
     arguments = _arguments()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="xb-", dir=arguments.folder) as name:
         bench = Bench(Path(name), arguments.quick)
+        _keep_bytecode(bench.folder)
         machine = describe(bench.folder)
         for benchmark in BENCHMARKS:
             if not arguments.names or benchmark.name in arguments.names:

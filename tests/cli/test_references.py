@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+from difflib import unified_diff
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,10 @@ def generator() -> ModuleType:
 
 
 def test_the_references_are_as_the_code_has_them(generator: ModuleType) -> None:
-    assert generator.stale() == [], "run: make docs"
+    for name in generator.stale():
+        made, there = generator.PAGES[name]().splitlines(), (ROOT / name).read_text("utf-8").splitlines()
+        differs = "\n".join(unified_diff(there, made, name, "as the code has it", lineterm="", n=1))
+        raise AssertionError(f"run: make docs\n{differs}")
 
 
 def test_every_key_and_every_command_stands_in_them() -> None:

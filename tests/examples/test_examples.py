@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
+import wave
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integrations.tiny_whisper import write_model
 from tests.support import PATIENCE_S, until
 
 if TYPE_CHECKING:
@@ -94,12 +97,19 @@ def test_the_exchange_of_the_protocol_document(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize(
     ("library", "example", "inferences", "errors"),
-    [("onnxruntime", "onnxruntime_app", 10, 1), ("openai", "openai_server", 1, 0)],
+    [
+        ("onnxruntime", "onnxruntime_app", 10, 1),
+        ("openai", "openai_server", 1, 0),
+        ("transformers", "transformers_app", 10, 1),
+    ],
 )
 def test_the_examples_with_one_line_record(
     daemon: Daemon, library: str, example: str, inferences: int, errors: int
 ) -> None:
-    pytest.importorskip(library, reason=f"{library} is not installed")
+    needed = ("torch", library) if library == "transformers" else (library,)
+    for each in needed:
+        if importlib.util.find_spec(each) is None:
+            pytest.skip(f"{each} is not installed")
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / f"{example}.py")],
         env=daemon.env,
@@ -112,3 +122,30 @@ def test_the_examples_with_one_line_record(
     app = example.replace("_", "-")
     found = json.loads(daemon.xybridd("sessions", "show", "--app", app, "--json").stdout)
     assert (found["total_inferences"], found["error_count"]) == (inferences, errors)
+
+
+def test_the_example_that_hears_records(daemon: Daemon, folder: Path) -> None:
+    pytest.importorskip("faster_whisper", reason="faster-whisper is not installed")
+    write_model(folder / "tiny-whisper")
+    with wave.open(str(folder / "silence.wav"), "wb") as audio:
+        audio.setnchannels(1)
+        audio.setsampwidth(2)
+        audio.setframerate(16_000)
+        audio.writeframes(bytes(2 * 16_000))
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "examples" / "faster_whisper_app.py"),
+            str(folder / "tiny-whisper"),
+            str(folder / "silence.wav"),
+        ],
+        env=daemon.env,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(daemon.xybridd("sessions", "show", "--app", "faster-whisper-app", "--json").stdout)
+    assert found["total_inferences"] == 1
+    assert list(found["by_model"]) == ["tiny-whisper@"]

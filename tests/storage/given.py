@@ -67,10 +67,11 @@ def fill(path: Path, sessions: int) -> None:
 
 
 def leave_unclean(path: Path, into: Path) -> None:
-    """Copy a database as a killed daemon leaves it: with a write-ahead log that holds one small commit."""
+    """Copy a database as a killed daemon leaves it: with a write-ahead log that holds two small commits."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("UPDATE ledger SET amount = amount")
+        for change in (1, -1):  # what stays as it is SQLite does not write at all
+            connection.execute("UPDATE ledger SET amount = amount + ?", (change,))
         for suffix in ("", "-wal"):
             shutil.copy(path.with_name(path.name + suffix), into / (DATABASE_NAME + suffix))
 

@@ -157,7 +157,8 @@ def test_a_minute_that_began_and_ended_at_once_is_a_span_all_the_same() -> None:
     )
     (resource,) = parsed(item(minute))
     for metric in metrics_in(resource).values():
-        for point in (*metric.exponential_histogram.data_points, *metric.sum.data_points):
+        points: list[Any] = [*metric.exponential_histogram.data_points, *metric.sum.data_points]
+        for point in points:
             assert (point.start_time_unix_nano, point.time_unix_nano) == (NOW_MS * 1_000_000, (NOW_MS + 1) * 1_000_000)
 
 

@@ -115,7 +115,8 @@ def every_command(root: click.Group, name: str = "xybridd") -> list[tuple[str, c
     found: list[tuple[str, click.Command, click.Context]] = []
 
     def visit(path: str, command: click.Command, parent: Any) -> None:
-        ctx = click.Context(command, info_name=path.rpartition(" ")[2], parent=parent, terminal_width=80)
+        settings = {"terminal_width": 80, **command.context_settings}
+        ctx = click.Context(command, info_name=path.rpartition(" ")[2], parent=parent, **settings)
         found.append((path, command, ctx))
         if isinstance(command, click.Group):
             for each in command.list_commands(ctx):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import logging
 import os
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, c
 from xybridd.consent import opted_out
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from xybridd.client.aio import AsyncClient
     from xybridd.client.flusher import Flusher, Mark
-
-log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,6 +57,12 @@ class Stats(TypedDict, total=False):
     input_tokens: int
     output_tokens: int
     time_to_first_token_ms: float
+
+
+def _log() -> logging.Logger:
+    import logging  # noqa: PLC0415 - a third of what importing this package would take, and rarely needed
+
+    return logging.getLogger(__name__)
 
 
 def _new_id() -> str:
@@ -94,12 +98,12 @@ class Shared:
 
     def count_invalid(self, count: int) -> None:
         if count and not self.invalid:
-            log.warning("a record that cannot be right (a latency that is no number?) is left out; said once")
+            _log().warning("a record that cannot be right (a latency that is no number?) is left out; said once")
         self.invalid += count
 
     def count_lost(self, count: int, why: object) -> None:
         if count and not self.lost:
-            log.warning("%d records could neither be sent nor kept on disk and are lost: %s", count, why)
+            _log().warning("%d records could neither be sent nor kept on disk and are lost: %s", count, why)
         self.lost += count
 
     def for_child(self) -> Shared:
@@ -297,8 +301,8 @@ class Client:
             mark = Mark(getattr(Flusher, act), **arguments)
             self._queue.append(mark)
             self._wake(urgent=True)
-        except Exception:
-            log.exception("the client could not ask for %s", act)
+        except Exception:  # noqa: BLE001 - whatever it is, the app goes on
+            _log().exception("the client could not ask for %s", act)
             return None
         return mark
 
@@ -310,8 +314,8 @@ class Client:
             flusher.asleep = False
             flusher.wake(urgent=urgent)
         except Exception as error:  # noqa: BLE001 - no descriptors left, no thread at interpreter shutdown
-            level = logging.DEBUG if self._worker is _CLOSED or self._closed else logging.WARNING
-            log.log(level, "what is recorded stays in memory, the client's thread cannot be started: %s", error)
+            say = _log().debug if self._worker is _CLOSED or self._closed else _log().warning
+            say("what is recorded stays in memory, the client's thread cannot be started: %s", error)
             self._worker = _CLOSED
 
     def _start(self) -> Flusher:

@@ -98,7 +98,8 @@ class Tracked:
 
     def __init__(self, session: Session, now_s: float, started_s: float) -> None:
         self.session = session
-        self.attached: set[int] = set()
+        #: The connections, each with the process at its other end.
+        self.attached: dict[int, int] = {}
         self.heard_at_s = now_s
         self.started_s = started_s
         self.exported_at_s = started_s
@@ -219,16 +220,23 @@ class Registry:
             if tracked.session.active and (tracked.session.head.uid, tracked.session.head.client_id) == producer
         ]
 
-    def attach(self, tracked: Tracked, connection_id: int) -> None:
-        tracked.attached.add(connection_id)
+    def attach(self, tracked: Tracked, connection_id: int, pid: int = 0) -> None:
+        tracked.attached[connection_id] = pid
         tracked.lonely_since_s = None
+
+    def held_by(self, session_id: str) -> list[int] | None:
+        """The processes that hold a session open; None when it has ended, or needs none."""
+        tracked = self.sessions.get(session_id)
+        if tracked is None or not tracked.bound or not tracked.session.active:
+            return None
+        return sorted(set(tracked.attached.values()))
 
     def detach(self, connection_id: int, now_s: float) -> list[Tracked]:
         """Take a connection off every session; those bound ones that have none left now."""
         lonely = []
         for tracked in self.sessions.values():
             if connection_id in tracked.attached:
-                tracked.attached.discard(connection_id)
+                del tracked.attached[connection_id]
                 if not tracked.attached and tracked.bound and tracked.session.active:
                     tracked.lonely_since_s = now_s
                     lonely.append(tracked)
@@ -239,7 +247,7 @@ class Registry:
         tracked.session.end(reason, at_ms, successor)
         app = tracked.session.head.app
         self.ended[app if len(self.ended) < self.MOST_ENDED or (app, reason) in self.ended else "other", reason] += 1
-        tracked.attached = set()
+        tracked.attached = {}
         self.note(tracked.session)
         if head.implicit and self.implicit.get((head.uid, head.app)) == head.session_id:
             del self.implicit[head.uid, head.app]

@@ -42,6 +42,7 @@ from xybridd.services.retention import Retention
 from xybridd.services.sampler import Sampler
 from xybridd.services.sessions import Installation
 from xybridd.services.uploader import Uploader
+from xybridd.services.watching import Watching
 from xybridd.storage.store import Store
 from xybridd.upload.process import Sender
 
@@ -177,6 +178,8 @@ class _Daemon:
         scheduler = Scheduler(loop, clock, recorder, retention, device, uploader, spools.fetch)
         recorder.on_lonely = scheduler.sweep_when_lost
         recorder.on_record = scheduler.look_often
+        watching = Watching()
+        watching.on_watched = partial(setattr, recorder, "on_counted")
         services = Services(
             recorder=recorder,
             device=device,
@@ -184,6 +187,7 @@ class _Daemon:
             retention=retention,
             uploader=uploader,
             forgetting=Forgetting(store, recorder, uploader, clock),
+            watching=watching,
             clock=clock,
             config=config,
             started_s=clock.monotonic_s(),

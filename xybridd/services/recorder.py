@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xybridd.core.capabilities import DeviceState
+    from xybridd.core.changes import SessionHead
     from xybridd.protocol.records import Record
     from xybridd.services.clock import Clock
     from xybridd.services.sampler import Sampler
@@ -71,6 +72,8 @@ class Recorder:
         self.on_lonely: Callable[[], None] = lambda: None
         #: Called when something was recorded: the device is to be looked at more often.
         self.on_record: Callable[[], None] = lambda: None
+        #: Called with what was counted while somebody watches; None while nobody does.
+        self.on_counted: Callable[[SessionHead, Sequence[Record], int], None] | None = None
         self._recorded_s = clock.monotonic_s()
         self._recorded_in_minute = False
 
@@ -197,7 +200,7 @@ class Recorder:
         if link.gone:
             self.on_lonely()
         else:
-            self.registry.attach(tracked, link.link_id)
+            self.registry.attach(tracked, link.link_id, link.pid)
 
     # Sessions
 
@@ -264,7 +267,8 @@ class Recorder:
         return head.session_id, self.committer.barrier(soon=True)
 
     async def sessions(self, wanted: SessionFilter) -> list[SessionSummary]:
-        return await self._sessions.read(partial(self._store.list_sessions, wanted))
+        found = await self._sessions.read(partial(self._store.list_sessions, wanted))
+        return [msgspec.structs.replace(each, pids=self.registry.held_by(each.session_id)) for each in found]
 
     async def minutes(self, link: Link, wanted: MinuteFilter) -> MinutesResult:
         """What was recorded, minute by minute; the last page ends with the minutes that are still open.
@@ -347,7 +351,8 @@ class Recorder:
 
     def _apply(self, link: Link, tracked: Tracked, records: Sequence[Record], producer: Producer | None = None) -> str:
         session = tracked.session
-        session.apply(records, self._clock.wall_ms(), self._around)
+        now_ms = self._clock.wall_ms()
+        session.apply(records, now_ms, self._around)
         self.ledger.count(len(records))
         tracked.heard_at_s = self._recorded_s = self._clock.monotonic_s()
         self._recorded_in_minute = True
@@ -355,6 +360,8 @@ class Recorder:
         self.registry.note(session, producer)
         if tracked.bound and session.active:
             self._attach(link, tracked)
+        if self.on_counted is not None:
+            self.on_counted(session.head, records, now_ms)
         return session.session_id
 
     def refuse(self, records: int, reason: str) -> None:

@@ -64,8 +64,9 @@ class Link:
         self.identity: Identity | None = None
         self.producer: Producer | None = None
         self.current: str | None = None
-        #: Sends a notification to the other end; one that does not read gets none.
-        self.push: Callable[[str, Any], None] = lambda _method, _params: None
+        #: Sends a notification to the other end; whether it did. One that does not read gets none once so many bytes
+        #: (the third argument, 0 without it) wait for it.
+        self.push: Callable[..., bool] = lambda _method, _params, _most_waiting_bytes=0: False
         #: It broke. A request of it that was waiting meanwhile must not bring it back into a session.
         self.gone = False
         #: A batch that was refused for now. Those behind it wait for it, or it would look like a duplicate.

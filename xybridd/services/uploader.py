@@ -68,6 +68,10 @@ class Uploader:
         kept = await self._around.store.query(outbox.sink_states)
         if self._over:  # meanwhile
             return
+        if settings.targets:
+            # A batch's key needs it. Fetched later, while the disk fails for a moment, it would stay broken for good.
+            import hashlib  # noqa: F401, PLC0415 - of no use without a sink
+
         self.paused = _ALL in kept and msgspec.json.decode(kept[_ALL], type=bool)
         self.settings = settings
         for target in settings.targets:

@@ -43,7 +43,11 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def wrapped(error: BaseException) -> BaseException:
-    """SQLite's errors as ours, the others as they are."""
+    """SQLite's errors as ours, and the system's: a disk that fails may do so before SQLite comes to it."""
+    if isinstance(error, OSError):
+        refused = StorageError(str(error))
+        refused.__cause__ = error
+        return refused
     if not isinstance(error, sqlite3.Error):
         return error
     ours = CorruptDatabase(str(error)) if is_damage(error) else StorageError(str(error))
@@ -89,10 +93,23 @@ def open_sound(path: Path, *, check: bool) -> sqlite3.Connection:
             if [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] != columns:
                 raise _damage(f"the table {table} has not the columns that it should have")
             connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            suspect(path)
         connection.close()
         raise
     return connection
+
+
+def suspicion(path: Path) -> Path:
+    """A file that says that the database was found damaged, and not made good yet."""
+    return path.with_name(f"{path.name}.suspect")
+
+
+def suspect(path: Path) -> None:
+    """Before the last connection is closed: that takes away the ``-wal`` by which an unclean end shows."""
+    with suppress(OSError):
+        suspicion(path).touch(mode=0o600)
 
 
 def quick_check(connection: sqlite3.Connection) -> None:

@@ -4,7 +4,8 @@ A file that SQLite finds damaged is read into a new one beside it (``.new``); on
 the damaged one moved aside, whole, with its ``-wal`` and ``-shm``, and the new one put in its place. Whatever moment
 that is cut off at, the next start goes on from there. The table ``salvage`` says what happened.
 
-Damage is looked for after an unclean end, which shows by a ``-wal`` that was left: a clean close removes it.
+Damage is looked for after an unclean end, which shows by a ``-wal`` that was left: a clean close removes it. So does
+the closing of a file that was found damaged; that it was is remembered beside it (``.suspect``) until it is made good.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from xybridd.core.ledger import COUNTED, RECEIVED
 from xybridd.errors import StartError
 from xybridd.storage import outbox, rows
-from xybridd.storage.database import TABLES, is_damage, open_sound
+from xybridd.storage.database import TABLES, is_damage, open_sound, suspicion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,16 +49,23 @@ def open_database(path: Path, now_ms: int) -> sqlite3.Connection:
     Raises StartError when the file was written by a newer version (it is left untouched) or cannot be opened at all.
     """
     _finish_salvage(path)
-    unclean = has_bytes(beside(path, "-wal"))
+    unclean = has_bytes(beside(path, "-wal")) or suspicion(path).exists()
     try:
         try:
-            return open_sound(path, check=unclean)
+            connection = open_sound(path, check=unclean)
+            _trust(path)
+            return connection
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
             return salvage(path, str(error), now_ms)
     except sqlite3.Error as error:
         raise StartError(f"cannot open the database {path}: {error}") from error
+
+
+def _trust(path: Path) -> None:
+    with suppress(OSError):
+        suspicion(path).unlink(missing_ok=True)
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -99,6 +107,7 @@ def salvage(path: Path, reason: str, now_ms: int, *, balanced: bool = True) -> s
         )
         connection.execute("COMMIT")
     _put_in_place(path, fresh, aside)
+    _trust(path)
     log.warning("salvaged %d rows into a new database; the damaged file is kept as %s", saved, aside)
     return open_sound(path, check=False)
 

@@ -237,7 +237,10 @@ def unaccounted(connection: sqlite3.Connection) -> int:
 
 
 class SessionSummary(msgspec.Struct, frozen=True):
-    """A line of ``session.list``."""
+    """A line of ``session.list``.
+
+    ``pids``: the processes that hold it open, none when it lost its app; None when no process has to.
+    """
 
     session_id: str
     app: str
@@ -251,6 +254,7 @@ class SessionSummary(msgspec.Struct, frozen=True):
     error_count: int
     models_used: list[str]
     labels: dict[str, str]
+    pids: list[int] | None = None
 
 
 class SessionFilter(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
 from xybridd.storage import minutes, outbox, retention, rows
-from xybridd.storage.database import backups, count_rows, overwrite_deleted, quick_check, wrapped
+from xybridd.storage.database import backups, count_rows, overwrite_deleted, quick_check, suspect, wrapped
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
 from xybridd.worker import Worker
@@ -84,6 +84,7 @@ class Store:
         """
 
         def job() -> None:
+            suspect(self.path)
             if self._connection is not None:
                 with suppress(Exception):
                     self._connection.close()

@@ -1,0 +1,258 @@
+"""What is lost when the app is killed, when the agent that it talks to is, and when both are, at a moment of chance.
+
+Every run has an app and an agent of its own, real processes, killed with SIGKILL. What the app recorded stands beside
+it (`losing.Oracle`), what arrived is read where it would be read afterwards: from our daemon, what an agent handed on,
+the app's own store. Nothing here is timed, so all runs go at once; the figures of a peer are the sums of its runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from benchmarks.losing import LOSERS, OURS, RATE, Loser, Oracle, per_second
+from benchmarks.rows import Floor, Row, at_most
+from tests.support import Daemon
+from xybridd.client.flusher import FLUSH_INTERVAL_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from benchmarks.bench import Bench
+
+#: What is killed.
+KILLED = ("app", "agent", "both")
+
+#: What a process may take to start on a machine at which many do.
+_PATIENCE_S = 120.0
+
+#: How long a killed agent is away, and how long the app goes on recording after its return.
+_AWAY_S = 1.0
+_AFTERWARDS_S = 5.0
+
+#: For who hands on what it has at an interval: so much longer, to be sure.
+_MARGIN_S = 2.0
+
+
+class Outcome(NamedTuple):
+    """Of one run, in records."""
+
+    recorded: int
+    arrived: int
+    lost: int
+    acknowledged: int
+    lost_acknowledged: int
+    twice: int
+
+
+def outcome_of(recorded: int, acknowledged: int, arrived: Counter[str]) -> Outcome:
+    """Second by second, so that what arrived twice does not stand for what is lost."""
+    made, safe = per_second(recorded), per_second(acknowledged)
+    lost, lost_acknowledged, twice = made - arrived, safe - arrived, arrived - made
+    return Outcome(recorded, arrived.total(), lost.total(), acknowledged, lost_acknowledged.total(), twice.total())
+
+
+# Who it arrives at
+
+
+class Agent(Protocol):
+    def start(self) -> object: ...
+
+    def kill(self) -> None: ...
+
+    def arrived(self) -> Counter[str]: ...
+
+    def end(self) -> None: ...
+
+
+class StandIn:
+    """One of `benchmarks.agents`."""
+
+    def __init__(self, loser: Loser, folder: Path) -> None:
+        self._name, self._folder, self._adds = loser.agent, folder, loser.adds
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "benchmarks.agents", str(self._name), str(self._folder)]
+        self._process = _ready(subprocess.Popen(command, stdout=subprocess.PIPE))
+
+    def kill(self) -> None:
+        if self._process is not None:
+            _kill(self._process)
+
+    end = kill
+
+    def arrived(self) -> Counter[str]:
+        path = self._folder / "arrived"
+        lines = [Counter(json.loads(line)) for line in path.read_bytes().splitlines()] if path.exists() else []
+        return sum(lines, Counter()) if self._adds else Counter(lines[-1] if lines else {})
+
+
+class Ours(Daemon):
+    def arrived(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        with self.wire() as wire:
+            wire.call("daemon.flush")
+            for session in wire.call("session.list", app="losing")["sessions"]:
+                models = wire.call("session.get", session_id=session["session_id"])["by_model"]
+                for name, model in models.items():
+                    found[name.removeprefix("second-").removesuffix("@1")] += model["call_count"]
+        return found
+
+
+class Nobody:
+    """The app keeps what it records in a store of its own; its next process finds it there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def start(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
+
+    end = kill
+
+    def arrived(self) -> Counter[str]:
+        command = [sys.executable, "-m", "benchmarks.losing", "held by Glean", str(self._folder)]
+        return Counter(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+
+
+def _agent(loser: Loser, folder: Path) -> Agent:
+    if loser.agent is None:
+        return Nobody(folder)
+    return Ours(folder) if loser is OURS else StandIn(loser, folder)
+
+
+# One run
+
+
+def _ready(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line == b"ready\n", f"{process.args!r} did not start: {line!r}"
+    return process
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+@contextlib.contextmanager
+def _app(loser: Loser, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    env = {**os.environ, "XYBRIDD_DATA_DIR": str(folder / "data")}  # ours would look for a spool there
+    command = [sys.executable, "-m", "benchmarks.losing", loser.name, str(folder)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+    try:
+        yield _ready(process)
+    finally:
+        _kill(process)
+
+
+def _run(loser: Loser, killed: str, after_s: float, folder: Path) -> Outcome:
+    pause = threading.Event()
+    agent = _agent(loser, folder)
+    try:
+        agent.start()
+        with _app(loser, folder) as app:
+            pause.wait(after_s)
+            if killed != "agent":
+                app.send_signal(signal.SIGKILL)
+            if killed != "app":
+                agent.kill()
+                pause.wait(_AWAY_S)
+                agent.start()
+            if killed == "agent":
+                _finish(app, loser)
+            app.wait(_PATIENCE_S)
+        if killed != "agent" and loser.settle_s:
+            pause.wait(loser.settle_s + _MARGIN_S)
+        return outcome_of(*Oracle(folder).get(), agent.arrived())
+    finally:
+        agent.end()
+
+
+def _finish(app: subprocess.Popen[bytes], loser: Loser) -> None:
+    """The app goes on, stops recording, lets what it has be fetched, and ends in order."""
+    pause = threading.Event()
+    assert app.stdin is not None
+    pause.wait(_AFTERWARDS_S)
+    app.stdin.write(b"stop\n")
+    app.stdin.flush()
+    if loser.settle_s:
+        pause.wait(loser.settle_s + _MARGIN_S)
+    app.stdin.close()
+
+
+# All of them
+
+
+def _installed() -> list[Loser]:
+    packages = {"datadogpy": "datadog", "OpenTelemetry": "opentelemetry.exporter.otlp.proto.http", "Glean": "glean"}
+    found = []
+    for loser in LOSERS:
+        package = packages.get(loser.name, loser.name.partition(",")[0])
+        known = subprocess.run([sys.executable, "-c", f"import {package}"], capture_output=True, check=False)
+        if known.returncode == 0:
+            found.append(loser)
+    return found
+
+
+def measure(bench: Bench) -> list[Row]:
+    """The moment of each kill is one of an interval that is as long as the longest that a peer has."""
+    first_s, last_s = (3.0, 6.0) if bench.quick else (60.0, 120.0)
+    chance = random.Random()
+    with bench.own_folder() as folder:
+        runs = [
+            (loser, killed, chance.uniform(first_s, last_s), folder / f"{number}")
+            for number, (loser, killed, _) in enumerate(
+                (loser, killed, repeat)
+                for loser in _installed()
+                for killed in KILLED
+                for repeat in range(bench.rounds(3, 1))
+                if killed == "app" or loser.agent is not None
+            )
+        ]
+        for *_, own in runs:
+            own.mkdir()
+        with ThreadPoolExecutor(len(runs)) as pool:
+            outcomes = list(pool.map(lambda run: _run(*run), runs))
+    rows = []
+    for loser, killed in dict.fromkeys(run[:2] for run in runs):
+        rows += _rows(
+            loser, killed, [done for run, done in zip(runs, outcomes, strict=True) if run[:2] == (loser, killed)]
+        )
+    return rows
+
+
+def _rows(loser: Loser, killed: str, outcomes: list[Outcome]) -> list[Row]:
+    """What arrived is what was recorded, less what is lost, and what was counted twice."""
+    recorded, _, lost, acknowledged, lost_acknowledged, twice = map(sum, zip(*outcomes, strict=True))
+    what = f"{loser.name}, {'both' if killed == 'both' else f'the {killed}'} killed"
+    worst_s = max(done.lost for done in outcomes) / RATE
+    promised = at_most(FLUSH_INTERVAL_S) if loser is OURS else None
+    rows = [
+        Row(f"{what}: lost", lost, "records", Floor("recorded", recorded)),
+        Row(f"{what}: lost at worst", worst_s, "s of recording", None, promised),
+        Row(f"{what}: counted twice", twice, "records", None, at_most(0)),
+    ]
+    if loser.acknowledges:
+        of = Floor("acknowledged", acknowledged)
+        rows.append(Row(f"{what}: lost of the acknowledged", lost_acknowledged, "records", of, at_most(0)))
+    return rows
