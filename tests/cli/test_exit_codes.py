@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Commands that need a daemon, with arguments that are well formed.
 NEED_A_DAEMON = (
-    ("status",), ("sessions", "list"), ("sessions", "show"), ("sessions", "export"), ("sessions", "end"),
+    ("status",), ("ps",), ("models",), ("errors",), ("stats",), ("sessions", "list"), ("sessions", "show"), ("sessions", "export"), ("sessions", "end"),
     ("record", "inference", "m", "1", "5"), ("record", "error", "boom"), ("upload", "status"), ("upload", "now"),
     ("upload", "pause"), ("upload", "resume"), ("upload", "dead", "list"), ("upload", "dead", "show", "1"),
     ("upload", "dead", "drop", "1", "--yes"), ("upload", "dead", "replay", "1"), ("export", "--preview"), ("device",),

@@ -24,7 +24,7 @@ class ExitCode(NamedTuple):
 EXIT_CODES: tuple[ExitCode, ...] = (
     ExitCode(DONE, "done", ""),
     ExitCode(FAILED, "failed; the reason stands on standard error", "read the reason"),
-    ExitCode(USAGE, "the command was called wrongly", "`xybridd COMMAND --help`"),
+    ExitCode(USAGE, "the command was called wrongly", "look at its `--help`"),
     ExitCode(NOT_RUNNING, "no daemon answers; of `service status`: it does not run", "`xybridd run`, `xybridd doctor`"),
     ExitCode(NOT_PERMITTED, "not permitted; the message names the group to join", "join it, and log in again"),
     ExitCode(BAD_CONFIG, "the config file cannot be used", "`xybridd config check`"),
