@@ -128,6 +128,7 @@ def test_a_locale_that_knows_ascii_alone(used: Daemon) -> None:
 @pytest.mark.parametrize("leaf", ["sessions show", "status", "doctor", "paths"])
 def test_nothing_is_lost_where_it_is_narrow(used: Daemon, leaf: str) -> None:
     wide, narrow = (ran(used, leaf, env)[1].decode() for env in ({}, {"COLUMNS": "40"}))
+    assert not re.search(r" $", wide + narrow, re.MULTILINE)
     assert max(len(line.rstrip()) for line in narrow.splitlines()) <= 40
     if leaf.startswith("sessions"):
         squeezed = re.sub(r"\s", "", narrow)

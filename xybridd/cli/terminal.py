@@ -7,6 +7,7 @@ wrapped at all.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,16 @@ _LEAST_COLUMN = 12
 
 
 class Page(Console):
-    """A console whose tables are never cut off."""
+    """A console whose tables are never cut off, and that fills no line up with spaces where nobody looks."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(_fitted(each, self) for each in objects), **options)
+        fitted = [_fitted(each, self) for each in objects]
+        if self.is_terminal:
+            super().print(*fitted, **options)
+            return
+        with self.capture() as printed:
+            super().print(*fitted, **options)
+        self.file.write(re.sub(r"[ ]+$", "", printed.get(), flags=re.MULTILINE))
 
 
 def page(*, stderr: bool = False) -> Page:
