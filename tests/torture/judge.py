@@ -185,8 +185,11 @@ def strangers(
             verdict.spurious += records
             verdict.say(f"session {session_id} of {app!r}, {records} records, was begun by nobody")
     for session_id in arena.doomed.keys() - arena.forgotten - found.keys():
-        # Its forgetting was asked for, and the daemon died: it may be gone. Only once the judge saw that, it stays gone.
-        arena.forgotten.add(session_id)
+        if session_id in arena.asked_to_forget:
+            arena.forgotten.add(session_id)  # it died before it answered; what is gone once stays gone
+        else:
+            verdict.missing += arena.doomed[session_id]
+            verdict.say(f"session {session_id} is gone, and nobody asked for that")
     for app, oracle in arena.noise.items():
         short, over = max(0, oracle.acknowledged - noise[app]), max(0, noise[app] - oracle.sent)
         verdict.missing += short

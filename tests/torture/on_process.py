@@ -167,6 +167,7 @@ def kill_while_forgetting(arena: Arena) -> None:
     with tracing.attached(arena.daemon.pid, call, f"signal=KILL:when={number}", log):
         with contextlib.suppress(OSError, AssertionError), arena.daemon.wire() as wire:
             for session_id in made:
+                arena.asked_to_forget.add(session_id)
                 try:
                     wire.call("data.forget", session_id=session_id)
                 except WireFailure as failure:

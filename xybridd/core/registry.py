@@ -141,6 +141,7 @@ class Registry:
         self.changed_sessions: dict[str, Session] = {}
         self.changed_producers: dict[tuple[int, str], Producer] = {}
         self._being_written: set[str] = set()
+        self._taken_up = 0
         #: How many sessions of which app ended for which reason, since the daemon's start.
         self.ended: Counter[tuple[str, EndReason]] = Counter()
 
@@ -282,6 +283,15 @@ class Registry:
         ]
         for key in departed[: -self.KEPT]:
             del self.producers[key]
+
+    def taken_up(self) -> None:
+        """A session or a producer came into memory: now and then those that nobody uses go, though nothing is written.
+
+        Whoever had one taken up uses it before it waits again: the latest stay.
+        """
+        self._taken_up += 1
+        if self._taken_up % self.KEPT == 0:
+            self.trim()
 
     def _rests(self, session_id: str) -> bool:
         """Whether a session has ended, nobody uses it, and the disk knows all of it."""

@@ -71,8 +71,8 @@ def numbers(report: Report) -> str:
         ("Crash-free", text.percent(totals.crash_free_percent), lost),
         ("Calls", text.count(totals.calls), f"{totals.models:,} models"),
         ("Errors", text.percent(totals.error_percent), f"{totals.errors:,} errors"),
-        ("Median latency", text.ms(latency.p50_ms if latency else None), "of all models together"),
-        ("p99 latency", text.ms(latency.p99_ms if latency else None), "one call in 100 took longer"),
+        ("Median", text.ms(latency.p50_ms if latency else None), "latency of all models"),
+        ("p99", text.ms(latency.p99_ms if latency else None), "1 call in 100 took longer"),
     ]
     if totals.input_tokens is not None or totals.output_tokens is not None:
         into, out = text.count(totals.input_tokens), text.count(totals.output_tokens)
@@ -208,7 +208,8 @@ def sessions(report: Report) -> str:
 
 def _table(columns: Sequence[str], rows: Iterable[str], *, words: bool = False) -> str:
     """``words``: the last column holds words, which begin at the left."""
-    head = "".join(f'<th scope="col">{esc(each)}</th>' for each in columns[:-1])
+    unseen = '<span class="unseen">Share</span>'  # of a column of bars
+    head = "".join(f'<th scope="col">{esc(each) or unseen}</th>' for each in columns[:-1])
     style = ' class="words"' if words else ""
     head += f'<th scope="col"{style}>{esc(columns[-1])}</th>'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

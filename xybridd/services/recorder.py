@@ -186,6 +186,7 @@ class Recorder:
             image = await self._sessions.read(partial(self._store.producer, *key))
             last_seq = image.last_seq if image is not None else 0
             self.registry.producers.setdefault(key, Producer(*key, identity.app, last_seq))
+            self.registry.taken_up()
         producer = self.registry.producers[key]
         producer.app = identity.app
         return producer

@@ -141,7 +141,9 @@ class Sessions:
         tracked = self.registry.sessions.get(session_id)
         if tracked is not None or found is None or session_id in self.removing or session_id in self.forgetting:
             return tracked
-        return self.track(found)
+        tracked = self.track(found)
+        self.registry.taken_up()
+        return tracked
 
     async def find(self, link: Link, session_id: str) -> Tracked:
         """The session of that id; UnknownSession also when it is another user's."""
