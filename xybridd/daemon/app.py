@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xybridd import __version__
 from xybridd.config import Config, keys, load
+from xybridd.core.ledger import RECEIVED
 from xybridd.core.registry import Lifetimes
 from xybridd.core.session import SessionLimits
 from xybridd.daemon import lifecycle, logs
@@ -120,6 +121,8 @@ class _Daemon:
                 listener.path,
                 folder,
             )
+            if not parts.recorder.ledger[RECEIVED]:
+                logs.say_next("it runs; in another terminal: xybridd record inference whisper-tiny 1.0 212")
             scheduler = parts.scheduler
             metrics = self._metrics(loop, parts.services)
             write_metrics = None
