@@ -313,6 +313,12 @@ def test_uploads(told: dict[str, Any] | None, topic: Topic, level: Level) -> Non
     assert of(upload.judge(upload.UploadFacts(status=told, by_daemon=True)), topic).level is level
 
 
+def test_a_problem_that_says_what_to_run_is_mended_by_that() -> None:
+    told = sending(**OFF, problems=["/k may be read by others and is not used; run: chmod 600 /k"])
+    finding = of(upload.judge(upload.UploadFacts(status=told, by_daemon=True)), upload.UPLOAD)
+    assert (finding.says, finding.mend) == ("/k may be read by others and is not used", "chmod 600 /k")
+
+
 @pytest.mark.parametrize(
     ("keys", "by_daemon", "level"),
     [

@@ -144,6 +144,8 @@ class Page:
         )
 
     def media(self, **features: str) -> None:
+        # Where something is on the page is asked for at once, so that nothing may glide there.
+        features = {"prefers_reduced_motion": "reduce", **features}
         given = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
         self.call("Emulation.setEmulatedMedia", features=given)
 

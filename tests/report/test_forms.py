@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
 
-from tests.core.given import NOW_MS, call, error
+from tests.core import given as some
+from tests.core.given import NOW_MS, call, chunks, error
 from tests.core.test_report import COOL, HOT, calls, recorded, sample
 from tests.report.given import HOSTILE, facts, session_line, week_report
 from xybridd.core.minute import AppMinute
 from xybridd.core.report.facts import DAY_MS
 from xybridd.core.report.make import make_report
+from xybridd.protocol.records import InferenceRecord
 from xybridd.report import text
 from xybridd.report.axes import TimeAxis, ValueAxis
 from xybridd.report.markdown import markdown
@@ -86,6 +90,7 @@ def test_the_page_is_whole_and_has_no_address_in_it() -> None:
         for name in ("src", "href", "action", "data", "srcset"):
             address = attributes.get(name)
             assert address is None or address.startswith("#") or address == "data:,", (tag, attributes)
+    assert '"></th>' not in page(week_report())
     assert {tag for tag, _ in seen.tags} >= {"title", "h1", "main", "nav", "svg", "table", "caption", "button"}
 
 
@@ -159,6 +164,30 @@ def test_the_ledger_stands_there_as_its_equations() -> None:
     assert "7 of the counted were removed since (retention 7)" in html
 
 
+@settings(max_examples=25)
+@given(some.records, some.cuts)
+def test_whatever_was_recorded_becomes_a_whole_page_whose_numbers_add_up(
+    records: list[Record], cuts: list[int]
+) -> None:
+    parts = chunks(records, cuts)
+    made = recorded(*((HOT if number % 2 else COOL, list(part)) for number, part in enumerate(parts)))
+    report = make_report(facts(made, since_ms=NOW_MS - DAY_MS))
+    calls_made = sum(isinstance(record, InferenceRecord) for record in records)
+    assert (report.totals.calls, report.totals.errors) == (calls_made, len(records) - calls_made)
+    for model in report.models:
+        for dimension in model.dimensions:
+            assert sum(state.calls for state in dimension.states) == model.calls
+        assert sum(step.calls for step in model.over_time) == model.calls
+    assert sum(model.calls for model in report.models) == sum(step.calls for step in report.over_time) == calls_made
+    html = page(report)
+    Seen(html)
+    assert not {"nan", "inf"} & set(
+        re.findall(r"[a-z]+", " ".join(re.findall(r'(?:d|x|y|x1|x2|y1|width|height)="([^"]*)"', html)))
+    )
+    markdown(report)
+    table(report)
+
+
 # The other forms
 
 
@@ -190,8 +219,8 @@ def test_csv_is_one_table_that_spreadsheets_take_for_text() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "–"), (0.0, "0.00 ms"), (0.004, "4 µs"), (5.213, "5.21 ms"), (52.13, "52.1 ms"), (1234.5, "1,234 ms"),
-     (12_345.0, "12.3 s")],
+    [(None, "–"), (0.0, "0.00 ms"), (0.004, "4 µs"), (5.213, "5.21 ms"), (52.13, "52.1 ms"), (999.4, "999 ms"), (999.6, "1.00 s"), (1234.5, "1.23 s"),
+     (12_345.0, "12.3 s"), (1_234_567.0, "1,235 s")],
 )  # fmt: skip
 def test_latencies_have_three_digits_that_matter(value: float | None, shown: str) -> None:
     assert text.ms(value) == shown

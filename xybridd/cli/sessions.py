@@ -44,6 +44,9 @@ def sessions() -> None:
     """Look at what was recorded.
 
     Where a command takes a session's ID, its first characters do, and without one the newest session is meant.
+
+    \b
+    Example:  xybridd sessions show --watch
     """
 
 
@@ -159,7 +162,11 @@ def _watch(
 @sessions.command()
 @_id_argument
 def export(session_id: str | None) -> None:
-    """The session's export (TelemetryExport 2.0), as JSON; nothing is uploaded."""
+    """The session's export (TelemetryExport 2.0), as JSON; nothing is uploaded.
+
+    \b
+    Example:  xybridd sessions export > session.json
+    """
     connection = daemon()
     try:
         print_json(connection.call("session.export", {"session_id": find_session(connection, session_id)}))
@@ -171,7 +178,11 @@ def export(session_id: str | None) -> None:
 @_id_argument
 @json_option
 def end(session_id: str | None, *, as_json: bool) -> None:
-    """End a session; nothing is deleted."""
+    """End a session; nothing is deleted.
+
+    \b
+    Example:  xybridd sessions end 65c1c79a
+    """
     connection = daemon()
     try:
         export = connection.call("session.end", {"session_id": find_session(connection, session_id)})

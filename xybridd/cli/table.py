@@ -120,7 +120,7 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else "·" for each in text)
 
 
-def _room() -> int | None:
+def room() -> int | None:
     """The cells of a line; None where there is no end of them."""
     if not on_terminal() and not os.environ.get("COLUMNS", "").isdecimal():
         return None
@@ -183,32 +183,34 @@ def _fitted(laid: list[_Laid], room: int) -> tuple[list[_Laid], list[str]]:
 def _print(rows: Sequence[Row], columns: Sequence[Column]) -> None:
     from rich.console import Console
 
-    grid, left_out, width = _grid(rows, columns, _room())
-    Console(highlight=False, width=width).print(grid, *left_out)
+    table, left_out, width = grid(rows, columns, room(), "; --csv has everything")
+    Console(highlight=False, width=width).print(table, *left_out)
 
 
-def fitted_lines(rows: Sequence[Row], columns: Sequence[Column], room: int | None) -> list[str]:
+def fitted_lines(rows: Sequence[Row], columns: Sequence[Column], room: int | None, hint: str = "") -> list[str]:
     """What people see, line by line, without colours."""
     from rich.console import Console
 
     out = io.StringIO()
-    grid, left_out, width = _grid(rows, columns, room)
-    Console(file=out, highlight=False, width=width, color_system=None).print(grid, *left_out)
+    table, left_out, width = grid(rows, columns, room, hint)
+    Console(file=out, highlight=False, width=width, color_system=None).print(table, *left_out)
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
-def _grid(rows: Sequence[Row], columns: Sequence[Column], room: int | None) -> tuple[Grid, list[Text], int]:
-    """The table, what is said of columns that do not fit, and the cells that it all takes."""
+def grid(
+    rows: Sequence[Row], columns: Sequence[Column], room: int | None, hint: str = ""
+) -> tuple[Grid, list[Text], int]:
+    """The table, what is said of columns that do not fit (with a hint where they are), and the cells that it takes."""
     from rich.table import Table as Grid
     from rich.text import Text
 
     laid, left_out = _laid(rows, columns), list[str]()
     if room is not None:
         laid, left_out = _fitted(laid, room)
-    grid = Grid(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="dim")
+    table = Grid(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="dim")
     for each in laid:
         column = each.column
-        grid.add_column(
+        table.add_column(
             column.title,
             justify="right" if column.number else "left",
             width=each.width,
@@ -216,7 +218,7 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column], room: int | None) -> t
             overflow="fold" if column.folds else "ellipsis",
         )
     for at, row in enumerate(rows):
-        grid.add_row(*(Text(each.cells[at], style=each.column.style(row)) for each in laid))
+        table.add_row(*(Text(each.cells[at], style=each.column.style(row)) for each in laid))
     names = ", ".join(reversed(left_out))
-    said = [Text(f"too narrow for: {names}; --csv has everything", style="dim")] if left_out else []
-    return grid, said, room or sum(each.width + _GAP for each in laid)
+    said = [Text(f"too narrow for: {names}{hint}", style="dim")] if left_out else []
+    return table, said, room or sum(each.width + _GAP for each in laid)

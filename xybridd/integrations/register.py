@@ -20,6 +20,7 @@ INTEGRATIONS: tuple[tuple[str, str], ...] = (
     ("llama_cpp", "llama-cpp-python"),
     ("onnxruntime", "onnxruntime"),
     ("openai", "openai"),
+    ("sherpa_onnx", "sherpa-onnx"),
     ("transformers", "transformers"),
 )
 

@@ -231,7 +231,7 @@ def scrolling(table: str, label: str) -> str:
 
 def reach(middle: float, high: float) -> str:
     """The bar of a median with the whisker to its 90th percentile, both as shares of the cell."""
-    middle, high = (min(1.0, max(0.0, each)) * 100 for each in (middle, high))
+    middle, high = (min(1.0, max(0.0, each)) * 99 for each in (middle, high))
     return (
         '<svg class="reach" width="100%" height="14" aria-hidden="true">'
         f'<line class="whisker" x1="{middle:.1f}%" x2="{high:.1f}%" y1="7" y2="7"/>'

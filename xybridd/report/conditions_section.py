@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xybridd.core.conditions import UNKNOWN
-from xybridd.core.report.conditions import factor_words
+from xybridd.core.report.conditions import ALIKE, factor_words
 from xybridd.report import charts, text
 from xybridd.report.text import esc
 
@@ -68,7 +68,8 @@ def _panel(dimension: DimensionFigures, longest: float, label: str) -> str:
     name = esc(text.label(dimension.dimension))
     if not dimension.states or all(state.value == UNKNOWN for state in dimension.states):
         return f'<div class="panel"><h4>{name}</h4><p class="dim">{_WHY_UNKNOWN[dimension.dimension]}</p></div>'
-    rows = "".join(_state(state, longest, usual=state.value == dimension.compared_with) for state in dimension.states)
+    usual = dimension.compared_with if len(dimension.states) > 1 else None
+    rows = "".join(_state(state, longest, usual) for state in dimension.states)
     return (
         f'<div class="panel"><table class="states"><caption class="unseen">{esc(label)}</caption><thead><tr>'
         f'<th scope="col">{name}</th><th scope="col"><span class="unseen">Compared</span></th>'
@@ -76,14 +77,17 @@ def _panel(dimension: DimensionFigures, longest: float, label: str) -> str:
     )
 
 
-def _state(state: ConditionFigures, longest: float, *, usual: bool) -> str:
+def _state(state: ConditionFigures, longest: float, usual: str | None) -> str:
     style = "" if state.enough else ' class="few"'
     drawn = charts.reach(state.latency.p50_ms / longest, state.latency.p90_ms / longest) if longest else ""
-    words = "" if state.value == UNKNOWN else "compared with this" if usual else state.words
-    strong = state.factor is not None and abs(state.factor - 1) > 0.05
-    said = f"<strong>{esc(words)}</strong>" if strong else esc(words)
+    words = state.words if state.value != UNKNOWN and (usual is not None or not state.enough) else ""
+    words = "compared with this" if state.value == usual else words
+    strong = state.factor is not None and abs(state.factor - 1) > ALIKE
+    first, _, second = words.partition("; ")
+    said = f'<span class="compared">{f"<strong>{esc(first)}</strong>" if strong else esc(first)}</span>'
+    said += f'<span class="compared">{esc(second)}</span>' if second else ""
     return (
         f'<tr{style}><th scope="row">{esc(text.label(state.value))}<span class="dim">{state.calls:,} calls</span></th>'
-        f'<td class="bar">{drawn}<span class="compared">{said}</span></td>'
+        f'<td class="bar">{drawn}{said}</td>'
         f"<td>{text.ms(state.latency.p50_ms)}</td><td>{text.ms(state.latency.p90_ms)}</td></tr>"
     )

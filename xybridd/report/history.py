@@ -48,7 +48,7 @@ def _of_model(report: Report, clock: Clock, model: ModelFigures, number: int) ->
         says,
         TimeAxis(report, clock),
         axis,
-        axis.ticks(text.ms if axis.log else _axis_ms),
+        axis.ticks(_axis_ms),
         [Line(name, name, [(step.at_ms, getattr(step, field)) for step in steps]) for name, field in reversed(names)],
         [],
         ("Time", "p50", "p90", "p99", "Calls"),
@@ -70,7 +70,7 @@ def _of_model(report: Report, clock: Clock, model: ModelFigures, number: int) ->
 
 
 def _axis_ms(value: float) -> str:
-    return f"{text.short(value)} ms" if value < 10_000 else f"{text.short(value / 1000)} s"
+    return f"{text.short(value)} ms" if value < 1000 else f"{text.short(value / 1000)} s"
 
 
 def calls(report: Report) -> str:

@@ -115,8 +115,9 @@ const live = document.getElementById("live");
 if (live) {
   const shown = new Map();
   const every = Number(live.dataset.everyMs);
-  const say = (text, gone) => {
+  const say = (text, at, gone) => {
     if (live.textContent !== text) live.textContent = text;
+    document.getElementById("live-at").textContent = at;
     live.classList.toggle("gone", gone);
   };
   const update = async () => {
@@ -126,11 +127,11 @@ if (live) {
       if (!response.ok) throw new Error(response.status);
       answer = await response.json();
     } catch {
-      say("xybridd dashboard has ended; what you see is what was last known", true);
+      say("xybridd dashboard has ended; what you see is what was last known", "", true);
       return;
     }
     if (answer.gone) {
-      say(`The daemon is gone (${answer.gone}); this page goes on when it is back`, true);
+      say(`The daemon is gone (${answer.gone}); this page goes on when it is back`, "", true);
       return;
     }
     const main = document.querySelector("main");
@@ -144,7 +145,7 @@ if (live) {
       if (shown.get(key) !== html) replace(document.getElementById(key), html);
       shown.set(key, html);
     }
-    say(`Live · ${answer.at}`, false);
+    say("Live", answer.at, false);
   };
   const loop = async () => {
     if (!document.hidden) await update();

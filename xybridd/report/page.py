@@ -43,7 +43,13 @@ def page(report: Report, live_every_ms: int | None = None) -> str:
     live = live_every_ms is not None
     title = "xybridd dashboard" if live else "xybridd report"
     clock = text.Clock(report)
-    status = f'<p id="live" role="status" data-every-ms="{live_every_ms}">Live</p>' if live else ""
+    # What is said aloud is whether it is live; the time beside it changes too often for that.
+    status = (
+        f'<p class="live"><span id="live" role="status" data-every-ms="{live_every_ms}">Live</span> '
+        '<span id="live-at" aria-hidden="true"></span></p>'
+        if live
+        else ""
+    )
     body = "".join(f'<section id="{key}">{html}</section>' for key, html in parts.items() if key not in ABOVE)
     return f"""<!DOCTYPE html>
 <html lang="en">

@@ -23,11 +23,12 @@ def esc(text: object) -> str:
 
 
 def ms(value: float | None) -> str:
-    """Milliseconds with their unit, three digits that matter; seconds from ten of them on."""
+    """A latency with its unit, three digits that matter."""
     if value is None:
         return NOT_KNOWN
-    if value >= 10_000:
-        return f"{value / 1000:,.1f} s"
+    if value >= 999.5:
+        seconds = value / 1000
+        return f"{seconds:,.{2 if seconds < 10 else 1 if seconds < 100 else 0}f} s"
     if value >= 100:
         return f"{value:,.0f} ms"
     if value >= 10:

@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
-from xybridd.storage import minutes, outbox, retention, rows
-from xybridd.storage.database import backups, count_rows, overwrite_deleted, quick_check, suspect, wrapped
+from xybridd.storage import mending, minutes, outbox, retention, rows
+from xybridd.storage.database import (
+    backups,
+    count_rows,
+    is_damage,
+    overwrite_deleted,
+    quick_check,
+    suspect,
+    wrapped,
+)
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
 from xybridd.worker import Worker
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 
     from xybridd.core.changes import Changes, ProducerImage
     from xybridd.core.minute import Minute, MinuteFilter, Sample
+    from xybridd.core.timeline import Timeline
     from xybridd.storage.minutes import MinutePage
 
 T = TypeVar("T")
@@ -73,7 +82,12 @@ class Store:
 
         def job() -> None:
             self._connection = open_database(self.path, now_ms)
-            outbox.release(self._connection)
+            try:
+                outbox.release(self._connection)
+            except sqlite3.DatabaseError as error:  # after a clean end damage shows only where somebody reads
+                if not is_damage(error):
+                    raise
+                self._salvage(str(error), now_ms, balanced=True)
 
         await self._thread.run(job)
 
@@ -82,17 +96,16 @@ class Store:
 
         ``balanced``: nobody holds anything newer in memory, so the ledger is made to agree at once.
         """
+        await self._thread.run(lambda: self._salvage(reason, now_ms, balanced=balanced))
 
-        def job() -> None:
-            suspect(self.path)
-            if self._connection is not None:
-                with suppress(Exception):
-                    self._connection.close()
-            self._connection = None
-            self._connection = salvage(self.path, reason, now_ms, balanced=balanced)
-            self._damage = None
-
-        await self._thread.run(job)
+    def _salvage(self, reason: str, now_ms: int, *, balanced: bool) -> None:
+        suspect(self.path)
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.close()
+        self._connection = None
+        self._connection = salvage(self.path, reason, now_ms, balanced=balanced)
+        self._damage = None
 
     async def account(self) -> int:
         """After damage: let go of what belongs to no session; how many counted records are nowhere now."""
@@ -124,6 +137,7 @@ class Store:
 
         def job() -> None:
             with self._transaction(scrub=bool(changes.forgotten_sessions)) as connection:
+                mending.mend(connection, changes)
                 rows.put(connection, changes)
             if changes.deleted_sessions or changes.forgotten_sessions:
                 self._give_back()
@@ -243,6 +257,10 @@ class Store:
     async def samples(self, since_ms: int, limit: int) -> list[Sample]:
         """The latest, oldest first."""
         return await self._read(lambda connection: minutes.samples(connection, since_ms, limit))
+
+    async def timeline(self, boot_id: str) -> tuple[Timeline, bool]:
+        """What the wall clock did in this boot; and whether an earlier one still waits for a clock that is right."""
+        return await self._read(lambda connection: mending.timeline_of(connection, boot_id))
 
     async def ledger(self) -> dict[str, int]:
         return await self._read(rows.get_ledger)

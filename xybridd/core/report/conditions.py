@@ -112,10 +112,14 @@ def _words(value: str, usual: str | None, calls: int, factor: float | None, alik
         return "the others are compared with this" if value == usual else "nothing to compare with"
     if factor is None:
         return "cannot be compared"
-    words = factor_words(factor)
-    if alike is not None and abs(log(alike / factor)) > ALIKE:
-        words += f"; {factor_words(alike)} with all else alike"
-    return words
+    return "; ".join([factor_words(factor), *_alike_words(factor, alike)])
+
+
+def _alike_words(factor: float, alike: float | None) -> list[str]:
+    """Nothing where it says the same as the plain factor."""
+    if alike is None or abs(log(alike / factor)) <= ALIKE:
+        return []
+    return [f"{factor_words(alike).removesuffix(' as long')} with all else alike"]
 
 
 def factor_words(factor: float) -> str:
@@ -155,6 +159,5 @@ def _finding(model: ModelFigures, dimension: str, state: ConditionFigures, usual
         words = f"is as fast {when(state.value)} as {when(usual.value)}"
     else:
         words = f"takes {factor_words(factor)} {when(state.value)} as {when(usual.value)}"
-        if state.factor_alike is not None and abs(log(state.factor_alike / factor)) > ALIKE:
-            words += f"; {factor_words(state.factor_alike)} with all else alike"
+    words = "; ".join([words, *_alike_words(factor, state.factor_alike)])
     return Finding(dimension, model.model_id, model.version, state.value, factor, words)
