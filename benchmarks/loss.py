@@ -264,8 +264,6 @@ def measure(bench: Bench) -> list[Row]:
         ]
         for *_, own in runs:
             own.mkdir()
-        with bench.daemon():
-            pass  # what is compiled once is compiled before all of them start
         outcomes = _all_at_once(runs)
     rows = []
     for loser, killed in dict.fromkeys(run[:2] for run in runs):
