@@ -49,6 +49,9 @@ DEFAULTS: dict[str, Any] = {
     "otlp.endpoint": None,
     "otlp.headers_file": None,
     "file.path": None,
+    "metrics.listen": None,
+    "metrics.textfile": None,
+    "metrics.max_models": 200,
     "log.level": "info",
     "log.format": "auto",
 }
@@ -133,6 +136,7 @@ def test_unknown_keys_do_not_hide_the_known_ones() -> None:
         ("[socket]\nmode = 600", ["socket.mode = 600", "expected `str`, got `int`"]),
         ('[log]\nlevel = "loud"', ["log.level = 'loud'", "expected one of debug"]),
         ('[device]\nid = ""', ["device.id = ''", "expected `str` of length >= 1"]),
+        ('[metrics]\nlisten = "9464"', ["metrics.listen = '9464'", "an address and a port"]),
         ("storage = 5", ["storage = 5", "expected `object`, got `int`"]),
         ("[session]\nlost_after_s = -1", ["session.lost_after_s = -1", "expected `float` > 0.0"]),
     ],

@@ -141,12 +141,29 @@ class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For Prometheus; off by default, and then nothing listens. Needs the extra ``metrics``."""
+
+    listen: Annotated[
+        Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\[\]]+):[0-9]{1,5}$")] | None,
+        _says("address and port to be scraped at, such as 127.0.0.1:9464; whoever reaches it can read it"),
+    ] = None
+    textfile: Annotated[
+        str | None,
+        _says("file written every minute for node_exporter's textfile collector; its name ends with .prom"),
+    ] = None
+    max_models: Annotated[
+        int, Meta(ge=1, le=10_000), _says("models told apart, and kinds of errors; past it they count as `other`")
+    ] = 200
+
+
 _Level = Literal["debug", "info", "warning", "error"]
 
 _Format = Literal["auto", "plain", "json"]
 
-#: msgspec says only that the value is none of an enum's.
+#: msgspec says only that the value is none of an enum's, or does not match.
 _EXPECTED = {
+    "metrics.listen": "expected an address and a port, such as 127.0.0.1:9464",
     "log.level": f"expected one of {', '.join(get_args(_Level))}",
     "log.format": f"expected one of {', '.join(get_args(_Format))}",
 }
@@ -171,6 +188,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upload: UploadConfig = UploadConfig()
     otlp: OtlpConfig = OtlpConfig()
     file: FileConfig = FileConfig()
+    metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
 
 
@@ -203,6 +221,8 @@ def parse(text: str, path: Path) -> Loaded:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deep") from error
     warnings = list(_drop_unknown(tables, str(path)))
     try:
         config = msgspec.convert(tables, Config)

@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from typing import Any
+from typing import Any, NoReturn
 
 #: Batches on their way at once.
 WINDOW = 4
@@ -54,18 +54,22 @@ class Producer:
         self.sock.connect(self.path)
         self.connections += 1
         self.send("hello", "hello", app=f"raw-{self.client_id[:4]}", client_id=self.client_id)
-        last_seq = self.answer()["result"]["last_seq"]
+        last_seq = self.answer_to("hello")["result"]["last_seq"]
         if last_seq < self.acknowledged:
             self.violations.append(f"batch {self.acknowledged} was acknowledged, and hello says {last_seq}")
         if last_seq > self.seq:
             self.violations.append(f"hello says {last_seq}, and only {self.seq} were ever sent")
         if self.random.random() < 0.5:  # else everything comes again, as from a producer that does not look
             self.settle(last_seq)
-        self.send("start", "session.start", session_id=self.session_id)
-        self.answer()
+        self.begin()
         for seq in sorted(self.kept):
             self.resent += 1
             self.send_batch(seq)
+
+    def begin(self) -> None:
+        """Begin the session, or go on in it."""
+        self.send("start", "session.start", session_id=self.session_id)
+        self.answer_to("start")
 
     def disconnect(self) -> None:
         if self.sock is not None:
@@ -90,9 +94,18 @@ class Producer:
         line, _, self.buffer = self.buffer.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            self.violations.append(f"refused: {answer['error']}")
-            raise Broken
+            self.refused(answer["error"])
         return answer
+
+    def answer_to(self, request_id: str) -> dict[str, Any]:
+        """Answers to batches may come before it."""
+        while (answer := self.answer())["id"] != request_id:
+            self.heard(answer)
+        return answer
+
+    def refused(self, error: dict[str, Any]) -> NoReturn:
+        self.violations.append(f"refused: {error}")
+        raise Broken
 
     # What it records
 
@@ -110,7 +123,9 @@ class Producer:
         return {"type": "inference", "model_id": model, "version": "1", "latency_ms": self.random.randint(0, 5000)}
 
     def hear(self) -> None:
-        answer = self.answer()
+        self.heard(self.answer())
+
+    def heard(self, answer: dict[str, Any]) -> None:
         last_seq = answer["result"]["last_seq"]
         if last_seq < answer["id"]:
             self.violations.append(f"the answer to batch {answer['id']} says last_seq {last_seq}")

@@ -292,6 +292,19 @@ def test_a_storm_of_sighups_ends_with_the_last_config(daemon: Daemon) -> None:
     assert "never retrieved" not in daemon.said()
 
 
+def test_a_config_that_the_database_refuses_for_now_is_applied_when_it_does_not(daemon: Daemon) -> None:
+    with contextlib.closing(sqlite3.connect(database(daemon), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        daemon.config.write_text('[file]\npath = "/dev/null/x"\n')
+        daemon.signal(signal.SIGHUP)
+        until(lambda: "nothing is uploaded until the database can be used again" in daemon.said(), "a word about it")
+        other.execute("ROLLBACK")
+    until(
+        lambda: [each["endpoint"] for each in daemon.status()["upload"]["sinks"]] == ["/dev/null/x"],
+        "the config to be applied",
+    )
+
+
 def test_sighup_says_what_needs_a_restart(daemon: Daemon) -> None:
     daemon.config.write_text("[limits]\nmax_sessions = 1\n")
     daemon.signal(signal.SIGHUP)

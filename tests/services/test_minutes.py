@@ -1,14 +1,17 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.core.given import call, error
-from tests.services.given import DAY_S, Bench, ManualClock, bench, disk_full, run
+from tests.services.given import ADA, BOB, DAY_S, OWNER, Bench, ManualClock, bench, disk_full, run
 from xybridd.core.capabilities import Confidence, DeviceState, HardwareCapabilities, Reading
+from xybridd.core.minute import MinuteFilter
 from xybridd.services.retention import Retention
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from xybridd.core.minute_json import MinuteJson
 
 WARM = DeviceState(HardwareCapabilities(), {"thermal_state": Reading("Warm", Confidence.HIGH, "test", 0.0)})
 
@@ -138,5 +141,50 @@ def test_old_minutes_become_hours_and_go_with_their_session(tmp_path: Path) -> N
             assert await calls_by_minute(b, session_id) == []
             await retention.run()
             assert await b.store.samples(0, 100) == []
+
+    run(test())
+
+
+async def pages(b: Bench, uid: int = OWNER, **wanted: Any) -> list[MinuteJson]:
+    found: list[MinuteJson] = []
+    after = (-1, 0)
+    while True:
+        page = await b.recorder.minutes(b.link(uid), MinuteFilter(after=after, limit=2, **wanted))
+        found += page.minutes
+        if page.next is None:
+            return found
+        after = page.next
+
+
+def test_minutes_are_read_page_by_page_in_their_order_with_the_open_ones_at_the_end(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            (ada, hers), (bob, his) = await b.bound(), await b.bound(await b.producer(BOB, app="robot"))
+            for seq in (1, 2, 3):
+                await b.batch(ada, seq, [call()] * seq)
+                await b.batch(bob, seq, [error("boom")])
+                await pass_minute(b)
+            began_ms = b.clock.wall_ms()
+            await b.batch(ada, 4, [call()] * 9)
+
+            def shown(found: list[MinuteJson]) -> list[tuple[str, int, int, bool]]:
+                return [
+                    (each.session_id, sum(m.calls for m in each.models), sum(e.count for e in each.errors), each.open)
+                    for each in found
+                ]
+
+            everything = await pages(b)
+            assert shown(everything) == [
+                *((hers, 1, 0, False), (his, 0, 1, False)),
+                *((hers, 2, 0, False), (his, 0, 1, False)),
+                *((hers, 3, 0, False), (his, 0, 1, False)),
+                (hers, 9, 0, True),
+            ]
+            assert await pages(b, ADA) == [each for each in everything if each.session_id == hers]
+            assert await pages(b, BOB, session_id=hers) == []
+            assert await pages(b, app="robot") == await pages(b, BOB)
+            assert shown(await pages(b, since_ms=began_ms)) == [(hers, 9, 0, True)]
+            assert len(await pages(b, until_ms=began_ms)) == 6
+            assert await calls_by_minute(b, hers) == [1, 2, 3], "reading closes nothing"
 
     run(test())

@@ -79,6 +79,23 @@ def test_a_second_store_is_kept_out(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_what_the_system_refuses_is_the_disks_failure_and_not_ours(tmp_path: Path) -> None:
+    """Code of Python's own that is fetched in the midst of a job, say, from a disk that fails."""
+
+    def job(_: sqlite3.Connection) -> None:
+        raise OSError(5, "Input/output error", "hashlib.py")
+
+    async def run() -> None:
+        async with opened(tmp_path) as store:
+            for asked in (store.transact, store.query):
+                with pytest.raises(StorageError, match="Input/output error"):
+                    await asked(job)
+            await store.write(changes_of(1))
+            assert await ids(store) == ["s1"]
+
+    asyncio.run(run())
+
+
 def loosen(folder: Path) -> None:
     folder.chmod(0o755)
     for found in folder.iterdir():

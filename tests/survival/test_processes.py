@@ -96,6 +96,13 @@ def test_a_sender_ends_with_its_daemon(sending: Daemon) -> None:
     until(lambda: not sender.is_running() or sender.status() == psutil.STATUS_ZOMBIE, "the sender to end")
 
 
+@linux
+def test_what_a_batch_needs_is_in_memory_before_there_is_one(make_sending: Callable[..., Daemon]) -> None:
+    """A disk that fails while code is fetched from it can leave that code broken until the next start."""
+    assert "_hashlib" in loaded(make_sending("http://127.0.0.1:9").start().pid)
+    assert "_hashlib" not in loaded(make_sending(None, env={"XYBRIDD_CONFIG": "/dev/null"}).start().pid)
+
+
 # A full disk
 
 

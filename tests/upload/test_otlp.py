@@ -151,6 +151,17 @@ def test_a_duration_for_each_condition() -> None:
         assert point.time_unix_nano == (NOW_MS + 59_250) * 1_000_000
 
 
+def test_a_minute_that_began_and_ended_at_once_is_a_span_all_the_same() -> None:
+    minute = msgspec.structs.replace(
+        minute_of(session_with((COOL, [call()]))), started_at_ms=NOW_MS, ended_at_ms=NOW_MS
+    )
+    (resource,) = parsed(item(minute))
+    for metric in metrics_in(resource).values():
+        points: list[Any] = [*metric.exponential_histogram.data_points, *metric.sum.data_points]
+        for point in points:
+            assert (point.start_time_unix_nano, point.time_unix_nano) == (NOW_MS * 1_000_000, (NOW_MS + 1) * 1_000_000)
+
+
 def test_tokens_first_tokens_rates_and_targets() -> None:
     session = session_with(
         (

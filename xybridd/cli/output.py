@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from xybridd.core.words import size, span
 from xybridd.errors import XybriddError
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from xybridd.client.connection import Connection
+
+__all__ = ["size", "span"]  # not made here, but what every page of a command wants
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 
@@ -67,13 +70,35 @@ def call(method: str, **params: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    """As UTF-8, which JSON is, whatever the terminal knows."""
+    click.echo(msgspec.json.format(json_bytes(value), indent=2))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A name of a file that is no text comes out with a mark where its bytes are."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_as_text(msgspec.to_builtins(value)))
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(each) for key, each in value.items()}
+    return [_as_text(each) for each in value] if isinstance(value, list) else value
 
 
 def console() -> Console:
-    from rich.console import Console
+    from xybridd.cli.terminal import page
 
-    return Console(highlight=False, soft_wrap=False)
+    return page()
+
+
+def say_done(sentence: str) -> None:
+    """The line that a command ends with which has done something, in green where there is colour."""
+    console().print(f"[green]{plain(sentence)}[/]", soft_wrap=True)
 
 
 def clock_time(timestamp_ms: int) -> str:
@@ -84,25 +109,6 @@ def clock_time(timestamp_ms: int) -> str:
         return f"{timestamp_ms} ms"
     today = datetime.now().astimezone().date()
     return when.strftime("%H:%M:%S" if when.date() == today else "%Y-%m-%d %H:%M:%S")
-
-
-def span(seconds: float) -> str:
-    """A length of time in its two largest units: ``3 d 4 h``, ``2 min 5 s``, ``12 s``."""
-    left = int(max(0, seconds))
-    parts = []
-    for name, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        amount, left = divmod(left, size)
-        if amount:
-            parts.append(f"{amount} {name}")
-    return " ".join(parts[:2]) or "0 s"
-
-
-def size(size_bytes: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} GiB"
 
 
 def ms(value: float | None) -> str:

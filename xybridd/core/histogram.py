@@ -142,10 +142,15 @@ class Histogram:
                 return min(max(bucket_middle(index), self.min), self.max)
         return self.max
 
+    def dense(self) -> tuple[int, list[int]]:
+        """The first bucket that holds anything, and the counts from there to the last."""
+        if not self.buckets:
+            return 0, []
+        first, last = min(self.buckets), max(self.buckets)
+        return first, [self.buckets.get(index, 0) for index in range(first, last + 1)]
+
     def summary(self) -> HistogramSummary:
-        indexes = sorted(self.buckets)
-        offset = indexes[0] if indexes else 0
-        counts = [self.buckets.get(index, 0) for index in range(offset, indexes[-1] + 1)] if indexes else []
+        offset, counts = self.dense()
         return HistogramSummary(
             count=self.count,
             p50=self._shown(0.5),

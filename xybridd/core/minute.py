@@ -8,7 +8,7 @@ Minutes merge: sixty of them into an hour, or any into what a report asks for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -89,6 +89,30 @@ class Minute(msgspec.Struct):
                 same.count += error.count
             else:
                 self.errors.append(msgspec.structs.replace(error))
+
+
+class AppMinute(NamedTuple):
+    """A minute and whose it is. ``open``: it still goes on, so that more may come into it."""
+
+    app: str
+    app_version: str
+    minute: Minute
+    open: bool = False
+
+
+class MinuteFilter(msgspec.Struct, frozen=True):
+    """Which minutes: those that began from ``since_ms`` to before ``until_ms``; ``uid`` None means everybody's.
+
+    ``after``: the beginning and the row of the last one read before; a page begins behind it.
+    """
+
+    uid: int | None = None
+    app: str | None = None
+    session_id: str | None = None
+    since_ms: int = 0
+    until_ms: int = 2**53
+    after: tuple[int, int] = (-1, 0)
+    limit: int = 200
 
 
 class Sample(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -16,7 +16,7 @@ SCHEMA_URL = f"https://opentelemetry.io/schemas/{CONVENTIONS}"
 
 
 class Metric(NamedTuple):
-    """``unit`` as UCUM writes it; ``1`` is a share from 0 to 1."""
+    """``unit`` as UCUM writes it; ``1`` is a share from 0 to 1, one in braces only says what is counted."""
 
     name: str
     unit: str
@@ -41,8 +41,29 @@ NPU_MEMORY_USAGE = Metric("xybrid.npu.memory.usage", "By", "Memory of the NPU th
 NPU_MEMORY_LIMIT = Metric("xybrid.npu.memory.limit", "By", "Memory that the NPU has.")
 CPU_UTILIZATION = Metric("xybrid.cpu.utilization", "1", "How busy all CPUs together are.")
 MEMORY_AVAILABLE = Metric("xybrid.memory.available", "By", "Memory that an app can still get.")
-THERMAL_LEVEL = Metric("xybrid.thermal.level", "1", "0 normal, 1 warm, 2 hot, 3 critical.")
-THROTTLED = Metric("xybrid.thermal.throttled", "1", "1 while the device runs slower because of heat, else 0.")
+THERMAL_LEVEL = Metric("xybrid.thermal.level", "{level}", "0 normal, 1 warm, 2 hot, 3 critical.")
+THROTTLED = Metric("xybrid.thermal.throttled", "{state}", "1 while the device runs slower because of heat, else 0.")
+
+#: Units in Prometheus' words; what a unit in braces counts is in the name already.
+_PROMETHEUS_UNITS = {
+    "s": "seconds",
+    "By": "bytes",
+    "Cel": "celsius",
+    "W": "watts",
+    "1": "ratio",
+    "{token}/s": "per_second",
+}
+
+
+def prometheus_name(metric: Metric) -> str:
+    """The name that a Collector gives it: ``gen_ai_client_operation_duration_seconds``; a counter adds ``_total``."""
+    unit = _PROMETHEUS_UNITS.get(metric.unit, "")
+    return prometheus_label(metric.name) + (f"_{unit}" if unit else "")
+
+
+def prometheus_label(attribute: str) -> str:
+    return attribute.replace(".", "_")
+
 
 #: The levels of `THERMAL_LEVEL`.
 THERMAL_LEVELS = {"normal": 0, "warm": 1, "hot": 2, "critical": 3}

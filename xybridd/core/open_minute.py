@@ -14,7 +14,7 @@ from xybridd.core.minute import ErrorMinute, Minute, ModelMinute
 from xybridd.core.stats import StatsTotals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from xybridd.core.session import ErrorEntry, ModelEntry
 
@@ -43,6 +43,11 @@ class OpenMinute:
         if self._started_ms is None:
             self._started_ms = now_ms
         self._last_ms = now_ms
+
+    def mend(self, corrected: Callable[[int], int]) -> None:
+        """Its times were written by a wrong clock."""
+        if self._started_ms is not None:
+            self._started_ms, self._last_ms = corrected(self._started_ms), corrected(self._last_ms)
 
     def touch_model(self, entry: ModelEntry) -> None:
         """Before it is changed."""
@@ -85,6 +90,12 @@ class OpenMinute:
 
         ``over_ms``: when it is over; None means with the last record.
         """
+        minute = self.so_far(session_id, over_ms)
+        self._started_ms, self._models, self._errors = None, {}, {}
+        return minute
+
+    def so_far(self, session_id: str, over_ms: int | None) -> Minute | None:
+        """What `close` would return now; nothing changes."""
         if self._started_ms is None:
             return None
         ended_ms = self._last_ms if over_ms is None else over_ms
@@ -107,5 +118,4 @@ class OpenMinute:
             key = (error.category.value, error.model_id)
             grown[key] = grown.get(key, 0) + error.count - count
         minute.errors = [ErrorMinute(category, model_id, count) for (category, model_id), count in grown.items()]
-        self._started_ms, self._models, self._errors = None, {}, {}
         return minute if minute.models or minute.errors else None

@@ -15,10 +15,12 @@ import signal
 import threading
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from xybridd import __version__
 from xybridd.config import Config, keys, load
+from xybridd.core.ledger import RECEIVED
 from xybridd.core.registry import Lifetimes
 from xybridd.core.session import SessionLimits
 from xybridd.daemon import lifecycle, logs
@@ -32,7 +34,7 @@ from xybridd.daemon.targets import settings_of
 from xybridd.errors import ConfigError, StorageError
 from xybridd.paths import data_folder, named_socket, spool_folder, user_socket
 from xybridd.probes.events import KernelEvents
-from xybridd.services.clock import SystemClock
+from xybridd.services.clock import SystemClock, since_boot_ms
 from xybridd.services.device import Device
 from xybridd.services.forgetting import Forgetting
 from xybridd.services.lane import UploadContext
@@ -41,14 +43,15 @@ from xybridd.services.retention import Retention
 from xybridd.services.sampler import Sampler
 from xybridd.services.sessions import Installation
 from xybridd.services.uploader import Uploader
+from xybridd.services.watching import Watching
 from xybridd.storage.store import Store
 from xybridd.upload.process import Sender
 
 if TYPE_CHECKING:
     import socket
-    from pathlib import Path
 
     from xybridd.config import Loaded
+    from xybridd.daemon.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +81,7 @@ class _Parts(NamedTuple):
     uploader: Uploader
     scheduler: Scheduler
     server: Server
+    services: Services
 
 
 class _Daemon:
@@ -117,8 +121,14 @@ class _Daemon:
                 listener.path,
                 folder,
             )
+            if not parts.recorder.ledger[RECEIVED]:
+                logs.say_next("it runs; in another terminal: xybridd record inference whisper-tiny 1.0 212")
             scheduler = parts.scheduler
-            scheduler.start(self.manager.alive_every_s(), partial(self._show_life, store))
+            metrics = self._metrics(loop, parts.services)
+            write_metrics = None
+            if metrics is not None and config.metrics.textfile is not None:
+                write_metrics = partial(metrics.write, Path(config.metrics.textfile))
+            scheduler.start(self.manager.alive_every_s(), partial(self._show_life, store), write_metrics)
             events = KernelEvents()
             events.open()
             for each in events.sockets:
@@ -130,6 +140,8 @@ class _Daemon:
             log.info("stopping")
             self.manager.say("stopping")
             scheduler.stop()
+            if metrics is not None:
+                metrics.close()
             for each in events.sockets:
                 loop.remove_reader(each)
             events.close()
@@ -169,6 +181,8 @@ class _Daemon:
         scheduler = Scheduler(loop, clock, recorder, retention, device, uploader, spools.fetch)
         recorder.on_lonely = scheduler.sweep_when_lost
         recorder.on_record = scheduler.look_often
+        watching = Watching()
+        watching.on_watched = partial(setattr, recorder, "on_counted")
         services = Services(
             recorder=recorder,
             device=device,
@@ -176,14 +190,31 @@ class _Daemon:
             retention=retention,
             uploader=uploader,
             forgetting=Forgetting(store, recorder, uploader, clock),
+            watching=watching,
             clock=clock,
             config=config,
             started_s=clock.monotonic_s(),
+            clock_moved_s=clock.moved_s,
             connections=lambda: len(server.connections),
             watch_device=scheduler.look_often,
         )
         server = Server(services)
-        return _Parts(recorder, retention, uploader, scheduler, server)
+        return _Parts(recorder, retention, uploader, scheduler, server, services)
+
+    def _metrics(self, loop: asyncio.AbstractEventLoop, services: Services) -> Metrics | None:
+        """For Prometheus, if it is switched on; the library is imported only then."""
+        wanted = self.config.metrics
+        if wanted.listen is None and wanted.textfile is None:
+            return None
+        try:
+            from xybridd.daemon.metrics import Metrics  # noqa: PLC0415
+        except ImportError as error:
+            log.error("[metrics] is configured and needs a library: pip install 'xybridd[metrics]' (%s)", error)  # noqa: TRY400
+            return None
+        metrics = Metrics(loop, services)
+        if wanted.listen is not None:
+            metrics.listen(wanted.listen)
+        return metrics
 
     def _uploader(self, store: Store, sampler: Sampler, recorder: Recorder) -> Uploader:
         installation = recorder.installation
@@ -198,6 +229,7 @@ class _Daemon:
         )
         uploader = Uploader(around, Sender)
         recorder.pending.on_queued = uploader.wake
+        recorder.time.on_mended = uploader.retry_at_once
         recorder.pending.exports_ledger = uploader.ledger
         return uploader
 
@@ -227,6 +259,7 @@ class _Daemon:
             lifetimes=_lifetimes(config),
             commit_interval_s=config.storage.commit_interval_ms / 1000,
             most_waiting=config.limits.max_waiting_answers,
+            since_boot_ms=since_boot_ms,
         )
 
     @staticmethod

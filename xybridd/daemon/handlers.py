@@ -10,14 +10,25 @@ import msgspec
 
 from xybridd import __version__
 from xybridd.core.category import category_named
+from xybridd.core.minute import MinuteFilter
 from xybridd.core.registry import Identity
 from xybridd.core.session import judge_error
 from xybridd.daemon import outward
 from xybridd.daemon.reply import Reply
-from xybridd.errors import InternalError, InvalidParams, MethodNotFound, StorageError, StorageUnavailable, WireError
+from xybridd.errors import (
+    CorruptDatabase,
+    InternalError,
+    InvalidParams,
+    MethodNotFound,
+    PermissionDenied,
+    StorageError,
+    StorageUnavailable,
+    WireError,
+)
 from xybridd.protocol import messages as m
 from xybridd.protocol.framing import Request, decode_params
 from xybridd.protocol.records import ErrorRecord, InferenceRecord
+from xybridd.services.watching import Wanted
 from xybridd.storage.rows import SessionFilter
 
 if TYPE_CHECKING:
@@ -38,6 +49,7 @@ _CAPABILITIES_FRESH_S = 1.0
 async def _hello(services: Services, link: Link, params: m.HelloParams) -> Reply:
     identity = Identity(link.uid, params.app, str(params.client_id), params.app_version, params.sdk_version)
     last_seq = await services.recorder.hello(link, identity, params.session_id)
+    link.boot_id = params.boot_id
     return Reply(
         m.HelloResult(
             protocol=m.PROTOCOL_VERSION,
@@ -89,6 +101,18 @@ async def _session_list(services: Services, link: Link, params: m.SessionListPar
     return Reply({"sessions": await services.recorder.sessions(wanted)})
 
 
+async def _stats_minutes(services: Services, link: Link, params: m.MinutesParams) -> Reply:
+    wanted = MinuteFilter(
+        app=params.app,
+        session_id=params.session_id,
+        since_ms=params.since_ms,
+        until_ms=params.until_ms,
+        after=params.after or (-1, 0),
+        limit=params.limit,
+    )
+    return Reply(await services.recorder.minutes(link, wanted))
+
+
 # Records
 
 
@@ -121,6 +145,12 @@ async def _record_batch(services: Services, link: Link, params: m.RecordBatchPar
         dropped=params.dropped,
     )
     return Reply(m.BatchResult(last_seq, session_id), ticket)
+
+
+async def _records_watch(services: Services, link: Link, params: m.RecordsWatchParams) -> Reply:
+    uid = None if services.recorder.sees_all(link) else link.uid
+    services.watching.watch(link, Wanted(uid, params.app, params.model_id, params.errors_only))
+    return Reply({})
 
 
 # The device and the daemon
@@ -167,6 +197,7 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
             "version": __version__,
             "pid": os.getpid(),
             "uptime_s": round(services.clock.monotonic_s() - services.started_s, 3),
+            "clock_moved_s": round(services.clock_moved_s(), 3),
             "device_id": recorder.installation.device_id,
             "connections": services.connections(),
             "sessions": {"active": recorder.registry.active_count(), "stored": count},
@@ -180,6 +211,19 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
             "ledger": recorder.pending.shown_ledger(),
         }
     )
+
+
+async def _daemon_check(services: Services, link: Link, _params: m.NoParams) -> Reply:
+    """Have all of the database looked at: what is wrong with it, or null. Damage is mended at once."""
+    recorder = services.recorder
+    if not recorder.sees_all(link):
+        raise PermissionDenied("daemon.check is for root and the daemon's own user")
+    try:
+        rows = await services.store.check()
+    except CorruptDatabase as error:
+        recorder.committer.later()  # that mends it
+        return Reply({"complaint": str(error), "rows": {}})
+    return Reply({"complaint": None, "rows": rows})
 
 
 async def _daemon_flush(services: Services, link: Link, _params: m.NoParams) -> Reply:
@@ -206,9 +250,11 @@ METHODS: dict[str, Method] = {
     "session.export": _method(m.SessionParams, _session_export),
     "session.end": _method(m.SessionParams, _session_end),
     "session.reset": _method(m.SessionParams, _session_reset),
+    "stats.minutes": _method(m.MinutesParams, _stats_minutes),
     "record.inference": _method(m.RecordInferenceParams, _record_inference, records=True),
     "record.error": _method(m.RecordErrorParams, _record_error, records=True),
     "record.batch": _method(m.RecordBatchParams, _record_batch, records=True),
+    "records.watch": _method(m.RecordsWatchParams, _records_watch),
     "device.capabilities": _method(m.NoParams, _device_capabilities),
     "device.advice": _method(m.DeviceAdviceParams, _device_advice),
     "device.watch": _method(m.NoParams, _device_watch),
@@ -225,6 +271,7 @@ METHODS: dict[str, Method] = {
     "upload.dead.drop": _method(m.DeadLetterParams, outward.dead_drop),
     "data.forget": _method(m.ForgetParams, outward.forget),
     "daemon.status": _method(m.NoParams, _daemon_status),
+    "daemon.check": _method(m.NoParams, _daemon_check),
     "daemon.flush": _method(m.NoParams, _daemon_flush),
 }
 

@@ -41,7 +41,8 @@ class Scheduler:
 
     ``minute`` every minute: sessions whose time is up, snapshots, the aggregates of the minute; ``retention`` and
     ``spools`` every hour; ``device`` every ten seconds while records come or somebody watches; ``alive`` as often as
-    the service manager wants to see it; and a sweep when a producer is lost.
+    the service manager wants to see it; ``metrics`` every minute where a file of them is wanted; and a sweep when a
+    producer is lost.
     """
 
     def __init__(
@@ -67,7 +68,12 @@ class Scheduler:
         self._retention = retention
         self._jobs: Jobs | None = None
 
-    def start(self, alive_every_s: float | None, show_life: Callable[[], Awaitable[None]]) -> None:
+    def start(
+        self,
+        alive_every_s: float | None,
+        show_life: Callable[[], Awaitable[None]],
+        write_metrics: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """``alive_every_s``: how often the service manager wants to see life, if it does."""
         from xybridd.daemon.jobs import Jobs  # noqa: PLC0415 - see above
 
@@ -82,6 +88,8 @@ class Scheduler:
         if alive_every_s is not None:
             # With the minute where that is often enough: an idle device is not woken for it.
             jobs.every("alive", min(alive_every_s, MINUTE_S), show_life, first_in_s=min(alive_every_s, to_full_s))
+        if write_metrics is not None:
+            jobs.every("metrics", MINUTE_S, write_metrics, first_in_s=0.0)
         jobs.start()
         self._jobs = jobs
         self._look()

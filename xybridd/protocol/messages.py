@@ -46,6 +46,8 @@ class HelloParams(msgspec.Struct, frozen=True):
     app_version: _Release = ""
     sdk_version: _Release = ""
     session_id: _SessionName | None = None
+    #: By the clock of which boot it tells times; default: this one.
+    boot_id: Annotated[str, Meta(max_length=128)] = ""
 
 
 class HelloResult(msgspec.Struct, frozen=True):
@@ -104,6 +106,12 @@ class RecordBatchParams(msgspec.Struct, frozen=True, omit_defaults=True):
     dropped: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
+class RecordsWatchParams(msgspec.Struct, frozen=True):
+    app: _AppName | None = None
+    model_id: ModelId | None = None
+    errors_only: bool = False
+
+
 class DeviceAdviceParams(msgspec.Struct, frozen=True):
     model_size_mb: Annotated[float, Meta(ge=0, le=2**53)] | None = None
     safety_margin: Annotated[float, Meta(gt=0, le=1000)] = 1.5
@@ -129,6 +137,17 @@ class ForgetParams(msgspec.Struct, frozen=True):
 class SamplesParams(msgspec.Struct, frozen=True):
     since_ms: TimestampMs = 0
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+
+
+class MinutesParams(msgspec.Struct, frozen=True):
+    """``after`` is the `next` of the page before."""
+
+    app: _AppName | None = None
+    session_id: _SessionName | None = None
+    since_ms: TimestampMs = 0
+    until_ms: TimestampMs = 2**53
+    after: tuple[TimestampMs, Annotated[int, Meta(ge=0, le=LARGEST_SEQ)]] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 200
 
 
 class SessionIdResult(msgspec.Struct, frozen=True):

@@ -68,6 +68,10 @@ class Uploader:
         kept = await self._around.store.query(outbox.sink_states)
         if self._over:  # meanwhile
             return
+        if settings.targets:
+            # A batch's key needs it. Fetched later, while the disk fails for a moment, it would stay broken for good.
+            import hashlib  # noqa: F401, PLC0415 - of no use without a sink
+
         self.paused = _ALL in kept and msgspec.json.decode(kept[_ALL], type=bool)
         self.settings = settings
         for target in settings.targets:
@@ -104,6 +108,11 @@ class Uploader:
         if before != seen:
             for lane in self.lanes.values():
                 lane.reconsider(network=before is not None and before[0] != network)
+
+    def retry_at_once(self) -> None:
+        """What failed by the network may have failed for the clock's sake, which is right now."""
+        for lane in self.lanes.values():
+            lane.reconsider(network=True)
 
     async def refresh(self) -> None:
         """Count again: for a status, and when a lane has sent all or failed, so that exports carry what is so."""
@@ -200,5 +209,5 @@ def _state_from(text: str | None) -> SinkState:
         return SinkState()
     try:
         return msgspec.json.decode(text, type=SinkState)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return SinkState()

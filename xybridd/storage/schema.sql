@@ -93,6 +93,7 @@ CREATE TABLE minute (
 ) STRICT;
 
 CREATE INDEX minute_session ON minute (session_id);
+CREATE INDEX minute_started ON minute (started_at_ms, id);
 
 -- The device as it was in a minute in which something was recorded; the body is a `Sample` in MessagePack.
 CREATE TABLE sample (
@@ -148,6 +149,20 @@ CREATE TABLE sink (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     body TEXT NOT NULL
+) STRICT;
+
+-- What the wall clock did in a boot in which it was wrong, one row for each stretch between two jumps: its offset to the
+-- time since the boot, and, once that was known, by how much its times were corrected. `known_ms`: when, after it, the
+-- clock was right for the first time; from then on the age of what could not be corrected is reckoned.
+CREATE TABLE clock (
+    id INTEGER PRIMARY KEY,
+    boot_id TEXT NOT NULL,
+    offset_ms INTEGER NOT NULL,
+    from_ms INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL,
+    wrong INTEGER NOT NULL,
+    by_ms INTEGER,
+    known_ms INTEGER
 ) STRICT;
 
 -- Each time a damaged file was set aside: when, where it lies now, and what was read out of it.

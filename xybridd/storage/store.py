@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
-from xybridd.storage import minutes, outbox, retention, rows
-from xybridd.storage.database import backups, overwrite_deleted, wrapped
+from xybridd.storage import mending, minutes, outbox, retention, rows
+from xybridd.storage.database import (
+    backups,
+    count_rows,
+    is_damage,
+    overwrite_deleted,
+    quick_check,
+    suspect,
+    wrapped,
+)
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
 from xybridd.worker import Worker
@@ -25,7 +33,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xybridd.core.changes import Changes, ProducerImage
-    from xybridd.core.minute import Minute, Sample
+    from xybridd.core.minute import Minute, MinuteFilter, Sample
+    from xybridd.core.timeline import Timeline
+    from xybridd.storage.minutes import MinutePage
 
 T = TypeVar("T")
 
@@ -72,7 +82,12 @@ class Store:
 
         def job() -> None:
             self._connection = open_database(self.path, now_ms)
-            outbox.release(self._connection)
+            try:
+                outbox.release(self._connection)
+            except sqlite3.DatabaseError as error:  # after a clean end damage shows only where somebody reads
+                if not is_damage(error):
+                    raise
+                self._salvage(str(error), now_ms, balanced=True)
 
         await self._thread.run(job)
 
@@ -81,16 +96,16 @@ class Store:
 
         ``balanced``: nobody holds anything newer in memory, so the ledger is made to agree at once.
         """
+        await self._thread.run(lambda: self._salvage(reason, now_ms, balanced=balanced))
 
-        def job() -> None:
-            if self._connection is not None:
-                with suppress(Exception):
-                    self._connection.close()
-            self._connection = None
-            self._connection = salvage(self.path, reason, now_ms, balanced=balanced)
-            self._damage = None
-
-        await self._thread.run(job)
+    def _salvage(self, reason: str, now_ms: int, *, balanced: bool) -> None:
+        suspect(self.path)
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.close()
+        self._connection = None
+        self._connection = salvage(self.path, reason, now_ms, balanced=balanced)
+        self._damage = None
 
     async def account(self) -> int:
         """After damage: let go of what belongs to no session; how many counted records are nowhere now."""
@@ -122,6 +137,7 @@ class Store:
 
         def job() -> None:
             with self._transaction(scrub=bool(changes.forgotten_sessions)) as connection:
+                mending.mend(connection, changes)
                 rows.put(connection, changes)
             if changes.deleted_sessions or changes.forgotten_sessions:
                 self._give_back()
@@ -132,6 +148,15 @@ class Store:
     async def ping(self) -> None:
         """Returns when the database thread has come to it: it lives."""
         await self._thread.run(lambda: None)
+
+    async def check(self) -> dict[str, int]:
+        """Look at all of it, and count the rows. Raises CorruptDatabase; the next write then salvages it."""
+
+        def job(connection: sqlite3.Connection) -> dict[str, int]:
+            quick_check(connection)
+            return count_rows(connection)
+
+        return await self._read(job)
 
     async def transact(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Anything else in one transaction of its own, on disk when this returns."""
@@ -225,9 +250,17 @@ class Store:
         """A session's, in the order in which they were closed."""
         return await self._read(lambda connection: minutes.of_session(connection, session_id))
 
+    async def minute_page(self, wanted: MinuteFilter) -> MinutePage:
+        """Of everybody's sessions, or of some, in the order in which they began."""
+        return await self._read(lambda connection: minutes.page(connection, wanted))
+
     async def samples(self, since_ms: int, limit: int) -> list[Sample]:
         """The latest, oldest first."""
         return await self._read(lambda connection: minutes.samples(connection, since_ms, limit))
+
+    async def timeline(self, boot_id: str) -> tuple[Timeline, bool]:
+        """What the wall clock did in this boot; and whether an earlier one still waits for a clock that is right."""
+        return await self._read(lambda connection: mending.timeline_of(connection, boot_id))
 
     async def ledger(self) -> dict[str, int]:
         return await self._read(rows.get_ledger)

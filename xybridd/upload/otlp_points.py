@@ -9,7 +9,7 @@ What nobody knows is left out: an attribute that would say "unknown", a gauge wi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
@@ -21,7 +21,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from xybridd.core import names
-from xybridd.core.conditions import UNKNOWN, Conditions
+from xybridd.core.conditions import Conditions
+from xybridd.core.figures import Attributes, inference, known, measured
 from xybridd.core.histogram import SCALE, ZERO_THRESHOLD, Histogram
 from xybridd.core.stats import StatsTotals
 
@@ -37,7 +38,6 @@ _DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 _NS_OF_MS = 1_000_000
 _LARGEST_TIME_NS = 2**64 - 1
 
-Attributes = dict[str, str]
 P = TypeVar("P", NumberDataPoint, HistogramDataPoint, ExponentialHistogramDataPoint)
 
 
@@ -60,7 +60,9 @@ class Points:
         self.metrics: dict[str, Metric] = {}
 
     def add_minute(self, minute: Minute) -> None:
-        span = _Span(_nanoseconds(minute.started_at_ms), _nanoseconds(minute.ended_at_ms))
+        # A session that began and ended within one batch: a delta over no time at all is none, as OTLP sees it.
+        ended_at_ms = max(minute.ended_at_ms, minute.started_at_ms + 1)
+        span = _Span(_nanoseconds(minute.started_at_ms), _nanoseconds(ended_at_ms))
         for model in minute.models:
             self._add_model(model, span)
         counts: dict[tuple[str, str], int] = {}
@@ -68,11 +70,11 @@ class Points:
             kind = names.error_type(error.category), error.model_id or ""
             counts[kind] = counts.get(kind, 0) + error.count
         for (error_type, model_id), count in counts.items():
-            around = {names.ERROR_TYPE: error_type, **_inference(model_id)}
+            around = {names.ERROR_TYPE: error_type, **inference(model_id)}
             self._sum(names.ERRORS, around, count, span)
 
     def _add_model(self, model: ModelMinute, span: _Span) -> None:
-        of_model = _inference(model.model_id, model.version)
+        of_model = inference(model.model_id, model.version)
         for around, latencies in _conditions(model):
             self._exponential(names.OPERATION_DURATION, {**of_model, **around}, latencies, span)
         stats = StatsTotals.from_bytes(model.stats)
@@ -91,10 +93,10 @@ class Points:
 
     def add_sample(self, sample: Sample) -> None:
         around = {
-            names.THERMAL_STATE: _known(sample.thermal_state),
-            names.POWER_SOURCE: _known(sample.power_source),
+            names.THERMAL_STATE: known(sample.thermal_state),
+            names.POWER_SOURCE: known(sample.power_source),
         }
-        for metric, hardware, value in _measured(sample):
+        for metric, hardware, value in measured(sample):
             if value is None:
                 continue
             point = NumberDataPoint(
@@ -154,28 +156,15 @@ def _nanoseconds(timestamp_ms: int) -> int:
     return min(max(timestamp_ms * _NS_OF_MS, 0), _LARGEST_TIME_NS)
 
 
-def _known(value: str | None) -> str:
-    return "" if value is None or value.lower() == UNKNOWN else value.lower()
-
-
-def _inference(model_id: str, version: str = "") -> Attributes:
-    return {
-        names.OPERATION_NAME: names.INFERENCE,
-        names.PROVIDER_NAME: names.PROVIDER,
-        names.REQUEST_MODEL: model_id,
-        names.MODEL_VERSION: version,
-    }
-
-
 def _conditions(model: ModelMinute) -> Iterator[tuple[Attributes, Histogram]]:
     latencies = Conditions.from_bytes(model.conditions).latencies
     if not latencies:
         yield {}, Histogram.from_bytes(model.latency)
     for (thermal_state, power_source, used), histogram in latencies.items():
         around = {
-            names.THERMAL_STATE: _known(thermal_state),
-            names.POWER_SOURCE: _known(power_source),
-            names.ACCELERATOR: _known(used),
+            names.THERMAL_STATE: known(thermal_state),
+            names.POWER_SOURCE: known(power_source),
+            names.ACCELERATOR: known(used),
         }
         yield around, histogram
 
@@ -187,42 +176,3 @@ def _by_target(model: ModelMinute, stats: StatsTotals) -> Iterator[tuple[str, in
     unsaid = model.calls - sum(said.values())
     if unsaid > 0:
         yield "", unsaid
-
-
-def _measured(sample: Sample) -> Iterator[tuple[names.Metric, Attributes, Any]]:
-    device = {names.HW_ID: "device"}
-    battery = {names.HW_ID: "battery", names.HW_TYPE: "battery"}
-    level = names.THERMAL_LEVELS.get(_known(sample.thermal_state))
-    yield names.THERMAL_LEVEL, device, level
-    yield names.THROTTLED, device, None if sample.throttled is None else int(sample.throttled)
-    yield names.HW_TEMPERATURE, device, _float(sample.temperature_c)
-    yield names.HW_POWER, device, _float(sample.battery_w)
-    yield names.HW_BATTERY_CHARGE, battery, _share(sample.battery_percent)
-    yield names.CPU_UTILIZATION, {names.HW_ID: "cpu", names.HW_TYPE: "cpu"}, _share(sample.cpu_percent)
-    yield names.MEMORY_AVAILABLE, {names.HW_ID: "memory", names.HW_TYPE: "memory"}, sample.memory_available_bytes
-    for number, gpu in enumerate(sample.gpus):
-        yield from _accelerator(f"gpu{number}", "gpu", gpu)
-    for number, npu in enumerate(sample.npus):
-        yield from _accelerator(f"npu{number}", "npu", npu)
-
-
-def _accelerator(hw_id: str, kind: str, said: Mapping[str, Any]) -> Iterator[tuple[names.Metric, Attributes, Any]]:
-    part = {names.HW_ID: hw_id, names.HW_NAME: str(said.get("name") or ""), names.HW_TYPE: kind}
-    is_gpu = kind == "gpu"
-    yield (
-        names.HW_GPU_UTILIZATION if is_gpu else names.NPU_UTILIZATION,
-        part,
-        _share(said.get("utilization_percent")),
-    )
-    yield names.HW_GPU_MEMORY_USAGE if is_gpu else names.NPU_MEMORY_USAGE, part, said.get("memory_used_bytes")
-    yield names.HW_GPU_MEMORY_LIMIT if is_gpu else names.NPU_MEMORY_LIMIT, part, said.get("memory_total_bytes")
-    yield names.HW_TEMPERATURE, part, _float(said.get("temperature_c"))
-    yield names.HW_POWER, part, _float(said.get("power_w"))
-
-
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
-
-
-def _share(percent: float | None) -> float | None:
-    return None if percent is None else percent / 100
