@@ -22,10 +22,11 @@ from xybridd import config
 from xybridd.client import spool
 from xybridd.core import address
 from xybridd.core.conditions import Conditions
-from xybridd.core.delivery import Item, Job, Outcome, Target
+from xybridd.core.delivery import Job, Outcome, Target
 from xybridd.core.export import session_metrics, telemetry_export
 from xybridd.core.histogram import Histogram
 from xybridd.core.importing import item_from
+from xybridd.core.minute import minute_from
 from xybridd.core.redaction import redact
 from xybridd.core.retry import LONGEST_RETRY_AFTER_S, decide
 from xybridd.core.session import Session, SessionLimits
@@ -125,10 +126,12 @@ def spools(data: bytes) -> None:
 
 def rows(data: bytes) -> None:
     """What is stored in a row is read, or passed over; what is read can be shown and sent."""
-    for sort, is_sound in (("minute", minutes.is_minute), ("sample", minutes.is_sample)):
-        if is_sound(data):
-            item = Item(sort, "s", 0, NOW_MS, "d", "linux", "app", "1", data)  # type: ignore[arg-type]
-            otlp.body(Job(TARGET, "k", [item]))
+    minutes.is_sample(data)
+    if minutes.is_minute(data):
+        # As hours are made, and as an open session's minutes are added up at a start.
+        minute = minute_from(data)
+        minute.merge(minute_from(data))
+        msgspec.msgpack.encode(minute)
     image = _model(("s", 0, "m", "1", 1, 1, 0, 1, 1, data, data, data))
     stored = StoredSession(head(), [image], [])
     session = Session.restored(stored.head, SessionLimits(), stored.models, stored.errors, None)
