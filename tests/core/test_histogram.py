@@ -3,6 +3,7 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -110,3 +111,20 @@ def test_what_is_below_a_nanosecond_counts_as_zero() -> None:
 def test_a_hostile_producer_cannot_fill_more_than_the_octaves_there_are() -> None:
     lowest, highest = bucket_index(ZERO_THRESHOLD * (1 + 1e-15)), bucket_index(2.0**53)
     assert highest - lowest < 74 * 2**SCALE
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        (0, 1.0, 1.0, 1.0, [2**32], [1]),
+        (0, 1.0, 1.0, 1.0, [-(2**31)], [1]),
+        (0, 1.0, 1.0, 1.0, [0], [-1]),
+        (-1, 1.0, 1.0, 1.0, [0], [1]),
+        (0, float("nan"), 1.0, 1.0, [0], [1]),
+        (0, 1.0, -1.0, 1.0, [0], [1]),
+    ],
+)
+def test_what_a_flipped_bit_makes_of_it_is_refused(spoilt: tuple[object, ...]) -> None:
+    """A bucket far away would be shown as a dense list as long as that is far."""
+    with pytest.raises(ValueError, match="latenc"):
+        Histogram.from_bytes(msgspec.msgpack.encode(spoilt))

@@ -152,3 +152,16 @@ def test_a_bit_within_a_count_is_seen_by_the_ledger(path: Path, tmp_path: Path, 
         assert rows.ledger_agrees(connection)
         ((reason,),) = connection.execute("SELECT reason FROM salvage").fetchall()
         assert "ledger does not agree" in reason
+
+
+@pytest.mark.parametrize("place", [3, 18, 30, 32 + 9, 32 + 24 + 500])
+def test_a_damaged_log_is_told(tmp_path: Path, memory: Path, place: int) -> None:
+    """Its commits are gone, as if they had never been; that must not look like a crash."""
+    (tmp_path / "lived").mkdir()
+    files = lived(tmp_path / "lived")
+    log = bytearray(files[WAL])
+    log[place] ^= 4
+    put_files(files | {WAL: bytes(log)}, memory / "after")
+    with closing(open_database(memory / "after" / DATABASE_NAME, NOW_MS)) as connection:
+        ((reason,),) = connection.execute("SELECT reason FROM salvage").fetchall()
+    assert "log was damaged" in reason

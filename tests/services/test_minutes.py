@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tests.core.given import call, error
 from tests.services.given import ADA, BOB, DAY_S, OWNER, Bench, ManualClock, bench, disk_full, run
 from xybridd.core.capabilities import Confidence, DeviceState, HardwareCapabilities, Reading
@@ -211,5 +213,28 @@ def test_others_have_their_turn_while_a_long_page_is_made_ready(tmp_path: Path) 
                 turns += 1
             assert len((await reading).minutes) == 40
             assert turns >= 5
+
+    run(test())
+
+
+def test_a_minute_whose_inside_is_damaged_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    """Of a session that is open its minutes are added up at the start; later they are merged into hours."""
+
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            link, session_id = await b.bound()
+            for seq in (1, 2):
+                await b.batch(link, seq, [call()])
+                await pass_minute(b)
+            await b.batch(link, 3, [call()])
+            minutes = [msgspec.structs.replace(minute) for minute in await b.store.minutes(session_id)]
+            minutes[0].models[0].latency = b"\xc1"
+            body = msgspec.msgpack.encode(minutes[0])
+            await b.store.transact(lambda at: at.execute("UPDATE minute SET body = ? WHERE id = 1", (body,)))
+        clock = ManualClock(5000.0 + 3 * DAY_S)
+        async with bench(tmp_path, clock) as b:
+            assert await b.calls(session_id) == 3
+            await Retention(b.store, b.recorder, clock, 30, 2**26).run()
+            assert await b.calls(session_id) == 3
 
     run(test())

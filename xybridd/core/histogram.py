@@ -8,7 +8,7 @@ every quantile. Two histograms merge by adding their buckets, so a fleet's perce
 from __future__ import annotations
 
 from collections import Counter
-from math import ceil, log2
+from math import ceil, inf, log2
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,6 +22,9 @@ _BUCKETS_PER_OCTAVE = 2**SCALE
 #: Values up to this count as zero: 2**-20 ms is a nanosecond, below what any clock here can tell. It also
 #: bounds the buckets that a hostile producer can fill (73 octaves of 32).
 ZERO_THRESHOLD = 2.0**-20
+
+#: The buckets that a latency can fall into: it is at most 2**53 ms, and there is room above that.
+_LOWEST, _HIGHEST = -20 * _BUCKETS_PER_OCTAVE - 1, 64 * _BUCKETS_PER_OCTAVE
 
 #: Below so many values, making a Counter costs more than it saves.
 _FEW = 16
@@ -180,9 +183,15 @@ class Histogram:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Histogram:
+        """Raises ValueError, or a msgspec error, for what `to_bytes` never made."""
         zero_count, total, low, high, indexes, counts = msgspec.msgpack.decode(
             data, type=tuple[int, float, float, float, list[int], list[int]]
         )
+        # One flipped bit in an index would make the dense list that is shown as large as the memory.
+        if indexes and not _LOWEST <= min(indexes) <= max(indexes) <= _HIGHEST:
+            raise ValueError("a bucket that no latency falls into")
+        if min(zero_count, *counts, 0) < 0 or not all(0 <= each < inf for each in (total, low, high)):
+            raise ValueError("what no latencies add up to")
         self = cls()
         self.zero_count, self.sum, self.min, self.max = zero_count, total, low, high
         self.buckets = dict(zip(indexes, counts, strict=True))

@@ -50,6 +50,7 @@ def item_from(line: bytes, now_ms: int) -> Item:
     Raises ValueError, which says what is wrong with it. ``now_ms`` is its time when it carries none.
     """
     try:
+        line.decode()  # what is passed on as it came is not looked at, so it is looked at here
         if msgspec.json.decode(line, type=_Kind).event_type is None:
             return _session_item(line, "", now_ms)
         event = msgspec.json.decode(line, type=_Event)

@@ -115,6 +115,22 @@ class MinuteFilter(msgspec.Struct, frozen=True):
     limit: int = 200
 
 
+def minute_from(body: bytes) -> Minute:
+    """Raises ValueError when it, or what is packed in it, cannot be read."""
+    try:
+        minute = _minute.decode(body)
+        for model in minute.models:
+            Histogram.from_bytes(model.latency)
+            StatsTotals.from_bytes(model.stats)
+            Conditions.from_bytes(model.conditions)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError) as error:
+        raise ValueError(f"no minute: {error}") from error
+    return minute
+
+
+_minute = msgspec.msgpack.Decoder(Minute)
+
+
 class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     """The device at one moment. What nobody could tell is None; percentages are 0 to 100, powers watts.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from xybridd.core.minute import HOUR_MS, AppMinute, Minute, MinuteFilter, Sample
+from xybridd.core.minute import HOUR_MS, AppMinute, Minute, MinuteFilter, Sample, minute_from
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,7 +30,6 @@ _PUT_SAMPLE = "INSERT INTO sample (at_ms, body) VALUES (?, ?)"
 _SENT = "NOT EXISTS (SELECT 1 FROM outbox o WHERE o.session_id = m.session_id AND o.kind = 'minute' AND o.item = m.id)"
 
 _encode = msgspec.msgpack.encode
-_minute = msgspec.msgpack.Decoder(Minute)
 _sample = msgspec.msgpack.Decoder(Sample)
 
 
@@ -70,23 +69,23 @@ def move_sample(connection: sqlite3.Connection, number: int, body: bytes, boot_i
 def _decoded(rows: Iterable[tuple[Any, ...]]) -> Iterable[Minute]:
     for (body,) in rows:
         try:
-            yield _minute.decode(body)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            yield minute_from(body)
+        except ValueError as error:
             log.warning("a minute cannot be read and is passed over: %s", error)
 
 
 def is_minute(body: bytes) -> bool:
     """Whether it can be read."""
-    return _reads(_minute, body)
+    return _reads(minute_from, body)
 
 
 def is_sample(body: bytes) -> bool:
-    return _reads(_sample, body)
+    return _reads(_sample.decode, body)
 
 
-def _reads(decoder: msgspec.msgpack.Decoder[Any], body: bytes) -> bool:
+def _reads(read: Callable[[bytes], object], body: bytes) -> bool:
     try:
-        decoder.decode(body)
+        read(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
     return True

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from xybridd.core.ledger import COUNTED, RECEIVED
 from xybridd.errors import StartError
-from xybridd.storage import outbox, rows
+from xybridd.storage import log_check, outbox, rows
 from xybridd.storage.database import TABLES, is_damage, open_sound, suspicion
 from xybridd.storage.remains import SCRATCH, Remains
 
@@ -57,8 +57,10 @@ def open_database(path: Path, now_ms: int) -> sqlite3.Connection:
             return salvage(path, "its log is there, and nothing else of it", now_ms)
         unclean = logged or suspicion(path).exists()
         try:
+            commits = log_check.commits_in(beside(path, "-wal")) if logged else []
             connection = open_sound(path, check=unclean)
             if unclean:
+                _see_damaged_log(connection, path, now_ms, commits)
                 _see_silent_damage(connection, path, now_ms)
             _trust(path)
             return connection
@@ -183,11 +185,24 @@ def _see_silent_damage(connection: sqlite3.Connection, path: Path, now_ms: int) 
     connection.execute("BEGIN IMMEDIATE")
     rows.drop_impossible(connection)
     balance(connection)
+    _tell(connection, now_ms, reason)
+    connection.execute("COMMIT")
+
+
+def _see_damaged_log(connection: sqlite3.Connection, path: Path, now_ms: int, commits: list[int] | None) -> None:
+    """SQLite has passed over what it could not read of it, and with that whatever came after."""
+    read = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+    if log_check.lost(commits, read):
+        reason = "its log was damaged: the commits behind the damage are gone, and nobody can tell how many records"
+        log.error("the database %s is damaged: %s", path, reason)
+        _tell(connection, now_ms, reason)
+
+
+def _tell(connection: sqlite3.Connection, now_ms: int, reason: str) -> None:
     connection.execute(
         "INSERT INTO salvage (at_ms, set_aside, reason, rows_saved, tables_damaged) VALUES (?, '', ?, 0, '')",
         (now_ms, reason),
     )
-    connection.execute("COMMIT")
 
 
 def balance(connection: sqlite3.Connection) -> None:
