@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system check docs format lint types contracts bench torture soak clean
+.PHONY: help run test test-system check docs format lint types contracts bench torture soak powerloss fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,14 @@ torture: $(STAMP)  ## kill, starve, corrupt; compare to what producers wrote dow
 
 soak: $(STAMP)  ## a day of a device in minutes: what the daemon takes must not grow (MINUTES=15)
 	$(BIN)/python -m tests.torture.soak --minutes $(or $(MINUTES),15) $(SOAK_ARGS)
+
+powerloss: $(STAMP)  ## every state that a disk may hold when the power fails, every kind of damage, many random lives (an hour)
+	XYBRIDD_POWER_LOSSES=all XYBRIDD_DAMAGES=all XYBRIDD_LIVES=1000 $(BIN)/python -m pytest tests/damage $(PYTEST_ARGS)
+
+fuzz: $(STAMP)  ## look for bytes that something does not bear, with atheris (MINUTES=1 for each target)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
+	    echo "$$target"; $(BIN)/python -m tests.fuzz.hunt $$target $$(( $(or $(MINUTES),1) * 60 )) || exit 1; done
 
 clean:  ## take away what was made
 	rm -rf $(VENV) .run build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

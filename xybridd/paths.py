@@ -20,6 +20,14 @@ SYSTEM_SOCKET = Path("/var/run/xybridd.sock" if os.uname().sysname == "Darwin" e
 SUN_PATH_BYTES = 108 if os.uname().sysname == "Linux" else 104
 
 
+def boot_id() -> str:
+    """The kernel's id of this boot; "" where it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
 def user_socket() -> Path:
     import platformdirs  # noqa: PLC0415
 

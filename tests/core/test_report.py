@@ -171,7 +171,7 @@ def test_totals_are_those_of_everything_recorded() -> None:
     totals = report.totals
     assert (totals.calls, totals.errors, totals.models) == (8, 3, 1)
     assert totals.error_percent == pytest.approx(100 * 3 / 11, abs=1e-3)
-    assert (totals.sessions, totals.active, totals.lost, totals.crash_free_percent) == (4, 1, 1, 75.0)
+    assert (totals.sessions, totals.active, totals.lost, totals.crash_free_percent) == (4, 1, 1, 66.6667)
     assert (totals.input_tokens, totals.output_tokens) == (20, 28)
     assert totals.latency is not None
     assert totals.latency.mean_ms == pytest.approx(20)

@@ -162,3 +162,8 @@ def test_at_most_so_many_requests_in_any_minute() -> None:
         now_s += 0.25
     assert all(sum(start <= at_s < start + 60 for at_s in sent) <= 15 for start in sent)
     assert sent[-1] < 100 / 15 * 60 + 1
+
+
+def test_a_date_says_nothing_to_who_does_not_know_the_time() -> None:
+    assert retry_after_s("Sat, 10 Oct 2026 00:00:00 GMT", 60_000) == 0
+    assert retry_after_s("30", 60_000) == 30

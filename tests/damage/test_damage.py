@@ -17,6 +17,7 @@ from tests.core.given import NOW_MS
 from tests.damage.after import lived_on, put_files
 from tests.damage.spoiled import DB, PAGE, WAL, lived, spoiled
 from tests.storage.given import RECORDS_EACH, fill, leave_unclean, ledger_of
+from xybridd.storage import rows
 from xybridd.storage.opening import open_database
 from xybridd.storage.store import DATABASE_NAME
 
@@ -133,3 +134,21 @@ def test_a_log_alone_is_kept_and_told(path: Path, left: str, tmp_path: Path) -> 
         ((aside, reason),) = connection.execute("SELECT set_aside, reason FROM salvage").fetchall()
     assert "log" in reason
     assert path.with_name(f"{aside}-wal").read_bytes() == log
+
+
+@pytest.mark.parametrize("flipped", ["model SET call_count", "error SET count", "ledger SET amount"])
+@pytest.mark.parametrize("by", [64, -128, 2**62])
+def test_a_bit_within_a_count_is_seen_by_the_ledger(path: Path, tmp_path: Path, flipped: str, by: int) -> None:
+    """SQLite cannot know; what the ledger says and what is in the sessions no longer agree, and that is told."""
+    with closing(sqlite3.connect(path)) as connection:
+        table, column = flipped.split(" SET ")
+        connection.execute(f"UPDATE {table} SET {column} = {column} + ? WHERE id = 1", (by,))  # noqa: S608
+        connection.commit()
+    (tmp_path / "after").mkdir()
+    leave_unclean(path, tmp_path / "after")
+    with closing(open_database(tmp_path / "after" / DATABASE_NAME, NOW_MS)) as connection:
+        counted, accounted = ledger_of(connection)
+        assert counted == accounted
+        assert rows.ledger_agrees(connection)
+        ((reason,),) = connection.execute("SELECT reason FROM salvage").fetchall()
+        assert "ledger does not agree" in reason

@@ -402,7 +402,7 @@ def test_a_salvage_that_was_cut_off_is_done_at_the_next_start(
 
     opens = partial(asyncio.run, salvaged_in_use()) if found == "in use" else partial(open_database, path, NOW_MS)
     with monkeypatch.context() as patch:
-        patch.setattr("xybridd.storage.opening.copy_rows", cut_off)
+        patch.setattr("xybridd.storage.remains.Remains.copy_rows", cut_off)
         with pytest.raises(Killed):
             opens()
     with closing(open_database(path, NOW_MS)) as connection:

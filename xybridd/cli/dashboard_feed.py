@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 #: So old is what is taken for settled, and so much older the horizon may become until it moves on.
 _SETTLED_MS = 10 * 60_000
 
-#: Several pages may be open; they are shown the same for so long, and for so many times of what making it took, so that
-#: looking at a device does not keep it busy.
+#: Several pages may be open; they are shown the same for so long, and for so many times of the processor's time that
+#: making it took, up to a bound: looking at a device is not to keep it busy, nor to show what is long past.
 _FRESH_S = 1.0
 _RESTING = 9.0
+_STALE_S = 5.0
 
 
 class _Base(msgspec.Struct):
@@ -69,12 +70,12 @@ class Feed:
     def now(self) -> Shown:
         """As it is now. Raises XybriddError while the daemon cannot be asked."""
         with self._lock:
-            began_s = time.monotonic()
-            if self._last is None or began_s > self._fresh_until_s:
+            if self._last is None or time.monotonic() > self._fresh_until_s:
+                began_s = time.thread_time()
                 made = self._make()
                 self._last = Shown(made, sections(made))
-                ready_s = time.monotonic()
-                self._fresh_until_s = ready_s + max(_FRESH_S, _RESTING * (ready_s - began_s))
+                took_s = time.thread_time() - began_s
+                self._fresh_until_s = time.monotonic() + min(_STALE_S, max(_FRESH_S, _RESTING * took_s))
             return self._last
 
     def _make(self) -> Report:

@@ -7,7 +7,6 @@ goes, what was known stays there with a line that says so, and a new connection 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Group
@@ -72,6 +71,7 @@ class TopScreen(App[None]):
         self._every_s = every_s
         self._device_due_s = 0.0
         self._polling = False
+        self._left = False
 
     def compose(self) -> ComposeResult:
         yield Static(id="head")
@@ -90,11 +90,12 @@ class TopScreen(App[None]):
         self.set_interval(self._every_s, self._poll)
 
     def on_unmount(self) -> None:
-        if self._connection is None:
-            return
-        self._connection.break_off()  # whoever polls just now is told, and closes it
-        if not self._polling:
-            self._connection.close()
+        self._left = True
+        if self._polling:  # the poll is told, and hangs up itself
+            if self._connection is not None:
+                self._connection.break_off()
+        else:
+            self._hang_up()
 
     # Polls
 
@@ -105,9 +106,11 @@ class TopScreen(App[None]):
             return
         self._polling = True
         try:
-            self.call_from_thread(self._take, *self._asked())
+            self.call_later(self._take, *self._asked())
         finally:
             self._polling = False
+            if self._left:
+                self._hang_up()
 
     def _asked(self) -> tuple[Poll | None, str]:
         """What the daemon says, or why it does not."""
@@ -117,14 +120,16 @@ class TopScreen(App[None]):
             due = time.monotonic() >= self._device_due_s
             found = poll(self._connection, self.state, device=due)
         except XybriddError as error:
-            if self._connection is not None:
-                with suppress(OSError):
-                    self._connection.close()
-            self._connection = None
+            self._hang_up()
             return None, str(error)
         if due:
             self._device_due_s = time.monotonic() + _DEVICE_EVERY_S
         return found, ""
+
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _take(self, found: Poll | None, why: str) -> None:
         if found is None:

@@ -30,7 +30,7 @@ from xybridd.errors import (
     UnknownSession,
     WireError,
 )
-from xybridd.paths import spool_folder
+from xybridd.paths import boot_id, spool_folder
 from xybridd.protocol.messages import BatchResult, SessionIdResult
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Carrier:
             "client_id": who.client_id,
             "app_version": who.app_version,
             "sdk_version": who.sdk_version,
+            "boot_id": boot_id(),
         }
         try:
             connection = Connection.open(who.sockets, _HANDSHAKE_S)
@@ -277,7 +278,7 @@ class Carrier:
         if not records:
             return None
         path = None
-        producer = spool.Producer(who.app, client_id, who.app_version, who.sdk_version)
+        producer = spool.Producer(who.app, client_id, who.app_version, who.sdk_version, boot_id=boot_id())
         try:
             requests = ((item.method, item.params()) for item in outbox.items)
             path = spool.write(spool_folder(), producer, requests)

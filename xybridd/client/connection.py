@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import select
 import socket
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from xybridd.client.trust import distrust
 from xybridd.errors import WIRE_ERRORS, DaemonUnreachable, InternalError, WireError
 from xybridd.paths import client_sockets
 from xybridd.protocol.framing import encode_request
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 _READ_BYTES = 2**18
+
+#: Sockets that are not trusted, and of which that was said.
+_warned: set[Path] = set()
 
 _answer = msgspec.json.Decoder(Answer)
 
@@ -44,19 +51,23 @@ class Connection:
 
     @classmethod
     def open(cls, paths: Iterable[Path] | None = None, timeout_s: float = 5.0) -> Connection:
-        """Connect to the first socket that answers."""
+        """Connect to the first socket that answers and is to be trusted."""
         tried, reasons = [], []
         for path in paths if paths is not None else client_sockets():
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(timeout_s)
             try:
                 sock.connect(str(path))
+                reason = distrust(path, sock)
             except OSError as error:
-                sock.close()
-                tried.append(str(path))
-                reasons.append(f"{path}: {_why(error)}")
-                continue
-            return cls(sock)
+                reason = _why(error)
+            else:
+                if reason is None:
+                    return cls(sock)
+                _warn(path, reason)
+            sock.close()
+            tried.append(str(path))
+            reasons.append(f"{path}: {reason}")
         raise DaemonUnreachable("; ".join(reasons), tuple(tried))
 
     def fileno(self) -> int:
@@ -100,7 +111,7 @@ class Connection:
         *lines, self._unread = (self._unread + data).split(b"\n")
         try:
             return [_answer.decode(line) for line in lines]
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise DaemonUnreachable(f"what answers there does not speak this protocol: {error}") from error
 
     def call(self, method: str, params: Any = None, timeout_s: float = 10.0) -> Any:
@@ -117,6 +128,13 @@ class Connection:
                         raise error_from(answer)
                     return msgspec.json.decode(answer.result)
         raise DaemonUnreachable(f"no answer to {method} within {timeout_s:g} s: the daemon hangs")
+
+
+def _warn(path: Path, reason: str) -> None:
+    """Once: it is tried again every few seconds."""
+    if path not in _warned:
+        _warned.add(path)
+        log.warning("nothing is sent to %s: %s", path, reason)
 
 
 def _why(error: OSError) -> str:

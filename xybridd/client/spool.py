@@ -57,6 +57,8 @@ class Producer(msgspec.Struct, frozen=True):
     app_version: str = ""
     sdk_version: str = ""
     spool: int = 1
+    #: By the clock of which boot the records tell times.
+    boot_id: str = ""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -154,7 +156,7 @@ def deliver(
         try:
             first, *rest = data.splitlines()
             producer = _producer.decode(first)
-        except (ValueError, msgspec.MsgspecError) as error:
+        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
             _put_aside(path, error)
             return True
         connection = Connection.open(sockets)
@@ -217,7 +219,7 @@ class _Delivery:
         for line in lines:
             try:
                 self._one(_request.decode(line))
-            except (msgspec.MsgspecError, UnicodeError) as error:
+            except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
                 damage = error
         for session_id in self._instead.values():
             self._try("session.end", {"session_id": session_id})

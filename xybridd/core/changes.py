@@ -14,6 +14,7 @@ import msgspec
 from xybridd.core.capabilities import HardwareCapabilities
 from xybridd.core.delivery import Item, SinkName
 from xybridd.core.minute import Minute, Sample
+from xybridd.core.timeline import Correction, Stretch
 
 
 class SessionHead(msgspec.Struct):
@@ -80,6 +81,19 @@ class ProducerImage(msgspec.Struct, frozen=True):
     heard_at_ms: int
 
 
+class ClockImage(msgspec.Struct, frozen=True):
+    """What the wall clock did in this boot, and the corrections that follow from it, to be made in the rows on disk.
+
+    ``now_ms``: on a clock that is right, None while there is none. ``ledger``: as exports carry it.
+    """
+
+    boot_id: str
+    stretches: list[Stretch]
+    corrections: list[Correction]
+    now_ms: int | None
+    ledger: dict[str, Any] = {}
+
+
 class Changes(msgspec.Struct):
     """Everything that one transaction writes."""
 
@@ -95,3 +109,4 @@ class Changes(msgspec.Struct):
     #: To be queued for those of these sinks that take them; minutes and samples likewise.
     exports: list[Item] = []
     sinks: tuple[SinkName, ...] = ()
+    clock: ClockImage | None = None

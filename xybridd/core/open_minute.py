@@ -14,7 +14,7 @@ from xybridd.core.minute import ErrorMinute, Minute, ModelMinute
 from xybridd.core.stats import StatsTotals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from xybridd.core.session import ErrorEntry, ModelEntry
 
@@ -43,6 +43,11 @@ class OpenMinute:
         if self._started_ms is None:
             self._started_ms = now_ms
         self._last_ms = now_ms
+
+    def mend(self, corrected: Callable[[int], int]) -> None:
+        """Its times were written by a wrong clock."""
+        if self._started_ms is not None:
+            self._started_ms, self._last_ms = corrected(self._started_ms), corrected(self._last_ms)
 
     def touch_model(self, entry: ModelEntry) -> None:
         """Before it is changed."""

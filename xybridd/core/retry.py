@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from xybridd.core.timeline import plausible
+
 if TYPE_CHECKING:
     from xybridd.core.delivery import Failure, Outcome
 
@@ -79,8 +81,8 @@ def retry_after_s(header: str | None, now_ms: int) -> float:
     if re.fullmatch(r"[0-9]+", text):
         # So many digits that they are no number of this world are as good as a day.
         return min(float(text[:20]), LONGEST_RETRY_AFTER_S)
-    if not text:
-        return 0.0
+    if not text or not plausible(now_ms):
+        return 0.0  # a date says nothing to who does not know the time
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few receivers ask, and fewer by a date
 
     try:

@@ -26,7 +26,7 @@ from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
 from xybridd.protocol.records import ErrorRecord, InferenceRecord, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from xybridd.core.minute import Minute
 
@@ -302,6 +302,31 @@ class Session:
     def open_minute(self) -> Minute | None:
         """What was recorded since the last minute was closed, up to the last record; nothing changes."""
         return self._minute.so_far(self.session_id, None)
+
+    def mend(self, corrected: Callable[[int], int]) -> bool:
+        """Correct the times that a wrong clock wrote; whether there were any. What was exported gets a new revision."""
+        head = self.head
+        times = [head.started_at_ms, head.ended_at_ms, *(each["at_ms"] for each in head.transitions)]
+        moved = any(time is not None and corrected(time) != time for time in times)
+        head.started_at_ms = corrected(head.started_at_ms)
+        head.ended_at_ms = None if head.ended_at_ms is None else corrected(head.ended_at_ms)
+        head.transitions = [{**each, "at_ms": corrected(each["at_ms"])} for each in head.transitions]
+        for entry in self.models.values():
+            if (time := corrected(entry.last_called_ms)) != entry.last_called_ms:
+                entry.last_called_ms = time
+                self._changed_models.add(entry)
+        for error in self.errors:
+            times = [corrected(error.first_seen_ms), corrected(error.last_seen_ms)]
+            if times != [error.first_seen_ms, error.last_seen_ms]:
+                error.first_seen_ms, error.last_seen_ms = min(times), max(times)
+                self._changed_errors.add(error)
+        self._minute.mend(corrected)
+        self._minute_over_ms = None if self._minute_over_ms is None else corrected(self._minute_over_ms)
+        moved = moved or bool(self._changed_models or self._changed_errors)
+        if moved:
+            self._head_changed = True
+            head.revision += head.revision > 0
+        return moved
 
     def take_changes(self, into: Changes) -> None:
         """Put what changed since the last time into `into`, as values. An ended session has no open minute."""

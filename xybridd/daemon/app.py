@@ -34,7 +34,7 @@ from xybridd.daemon.targets import settings_of
 from xybridd.errors import ConfigError, StorageError
 from xybridd.paths import data_folder, named_socket, spool_folder, user_socket
 from xybridd.probes.events import KernelEvents
-from xybridd.services.clock import SystemClock
+from xybridd.services.clock import SystemClock, since_boot_ms
 from xybridd.services.device import Device
 from xybridd.services.forgetting import Forgetting
 from xybridd.services.lane import UploadContext
@@ -229,6 +229,7 @@ class _Daemon:
         )
         uploader = Uploader(around, Sender)
         recorder.pending.on_queued = uploader.wake
+        recorder.time.on_mended = uploader.retry_at_once
         recorder.pending.exports_ledger = uploader.ledger
         return uploader
 
@@ -258,6 +259,7 @@ class _Daemon:
             lifetimes=_lifetimes(config),
             commit_interval_s=config.storage.commit_interval_ms / 1000,
             most_waiting=config.limits.max_waiting_answers,
+            since_boot_ms=since_boot_ms,
         )
 
     @staticmethod

@@ -49,6 +49,7 @@ _CAPABILITIES_FRESH_S = 1.0
 async def _hello(services: Services, link: Link, params: m.HelloParams) -> Reply:
     identity = Identity(link.uid, params.app, str(params.client_id), params.app_version, params.sdk_version)
     last_seq = await services.recorder.hello(link, identity, params.session_id)
+    link.boot_id = params.boot_id
     return Reply(
         m.HelloResult(
             protocol=m.PROTOCOL_VERSION,

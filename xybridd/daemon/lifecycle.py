@@ -7,29 +7,26 @@ import os
 import resource
 import uuid
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 from systemd_watchdog.systemd_watchdog import WatchDog
 
+from xybridd import paths
 from xybridd.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _DEVICE_ID_NAME = "device-id"
 
 
 def boot_id() -> str:
     """What tells one boot from the next: the kernel's own id, or the time of the boot where there is none."""
-    try:
-        return _BOOT_ID.read_text("ascii").strip()
-    except OSError:
-        return f"booted-at-{int(psutil.boot_time())}"
+    return paths.boot_id() or f"booted-at-{int(psutil.boot_time())}"
 
 
 def device_id(folder: Path, configured: str | None) -> str:

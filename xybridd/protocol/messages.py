@@ -46,6 +46,8 @@ class HelloParams(msgspec.Struct, frozen=True):
     app_version: _Release = ""
     sdk_version: _Release = ""
     session_id: _SessionName | None = None
+    #: By the clock of which boot it tells times; default: this one.
+    boot_id: Annotated[str, Meta(max_length=128)] = ""
 
 
 class HelloResult(msgspec.Struct, frozen=True):

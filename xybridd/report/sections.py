@@ -65,7 +65,7 @@ def nothing_recorded(report: Report) -> str:
 
 def numbers(report: Report) -> str:
     totals, latency = report.totals, report.totals.latency
-    lost = f"{totals.lost:,} of {totals.sessions:,} lost" if totals.lost else "none lost"
+    lost = f"{totals.lost:,} of {totals.sessions - totals.active:,} lost" if totals.lost else "none lost"
     cards = [
         ("Sessions", text.count(totals.sessions), f"{totals.active:,} still active"),
         ("Crash-free", text.percent(totals.crash_free_percent), lost),
@@ -153,7 +153,19 @@ def models(report: Report) -> str:
                 where or text.NOT_KNOWN,
             )
         )
-    columns = ("Model", "Calls", "Errors", "Error rate", "p50", "p90", "p99", "Max", "Memory, MB", "Hardware", "Ran")
+    columns = (
+        "Model",
+        "Calls",
+        "Errors",
+        "Error rate",
+        "p50",
+        "p90",
+        "p99",
+        "Max",
+        "Memory, MB",
+        "Hardware",
+        "Ran where",
+    )
     more = (
         f"<p class='dim'>{report.models_left_out:,} models with {report.calls_left_out:,} calls are not listed.</p>"
         if report.models_left_out
@@ -199,8 +211,15 @@ def sessions(report: Report) -> str:
         )
     columns = ("Session", "App", "Started", "Lasted", "How it ended", "Calls", "Errors", "Mean", "Models")
     left = report.sessions_left_out
-    which = f"The latest {len(rows):,} of {len(rows) + left:,}" if left else f"All {len(rows):,}"
-    note = f"<p class='dim'>{which}, newest first; calls and errors are those of the whole session.</p>"
+    which = (
+        f"The latest {len(rows):,} of {len(rows) + left:,}"
+        if left
+        else f"All {len(rows):,}"
+        if len(rows) > 1
+        else "The only one"
+    )
+    order = ", newest first" if len(rows) > 1 else ""
+    note = f"<p class='dim'>{which}{order}; calls and errors are those of the whole session.</p>"
     if not rows:
         return "<h2>Sessions</h2><p>None was open in this time.</p>"
     return "<h2>Sessions</h2>" + note + charts.scrolling(_table(columns, rows), "Sessions")
@@ -227,7 +246,7 @@ def _row(*cells: str) -> str:
 def ledger(report: Report) -> str:
     found = report.ledger
     if not found:
-        return "<h2>Nothing is lost unsaid</h2><p>The ledger was not read.</p>"
+        return "<h2>The ledger: nothing is lost unsaid</h2><p>The ledger was not read.</p>"
     rejected, removed = _amounts(found.get("rejected")), _amounts(found.get("removed"))
     records = (
         f"<p class='equation'>{_n(found, 'received')} records received = {_n(found, 'counted')} counted "
@@ -249,7 +268,7 @@ def ledger(report: Report) -> str:
         extra += [f"{_n(found, name)} {words}"] if found.get(name) else []
     more = f"<p class='dim'>{esc('; '.join(extra))}.</p>" if extra else ""
     return (
-        "<h2>Nothing is lost unsaid</h2><p>The ledger of this device, since it was installed. Both sides are equal at "
+        "<h2>The ledger: nothing is lost unsaid</h2><p>Of this device, since it was installed. Both sides are equal at "
         "any time, or it is a defect.</p>" + "".join(lines) + more
     )
 
@@ -278,7 +297,7 @@ def made_of(report: Report) -> str:
         "pulled or a model moved to the CPU is not blamed on heat.</li>"
         "<li>What is older than two days is kept by the hour. The device is sampled once a minute while something is "
         "recorded; of older samples one an hour is kept.</li>"
-        "<li>Crash-free: the share of sessions whose app did not vanish without ending its session "
+        "<li>Crash-free: of the sessions that ended, the share whose app did not vanish without ending it "
         "(<code>client_lost</code>, most often the kernel's out-of-memory killer).</li>"
         "<li>Error rate: errors in a hundred attempts, an attempt being a call or an error.</li>"
         "</ul>"

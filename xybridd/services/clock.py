@@ -20,6 +20,11 @@ def _started_at_s() -> float:
     return time.time() - time.clock_gettime(_AWAKE_OR_NOT)
 
 
+def since_boot_ms() -> int:
+    """Milliseconds since the boot, sleep included."""
+    return int(time.clock_gettime(_AWAKE_OR_NOT) * 1000)
+
+
 class SystemClock:
     def __init__(self) -> None:
         self._started_at_s = _started_at_s()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from xybridd.core.changes import Changes
 from xybridd.core.delivery import TAKES
 from xybridd.core.export import export_item
@@ -19,6 +21,7 @@ from xybridd.errors import CorruptDatabase
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from xybridd.core.changes import ClockImage
     from xybridd.core.delivery import Item, SinkName
     from xybridd.core.minute import Sample
     from xybridd.core.registry import Producer
@@ -43,6 +46,7 @@ class Pending:
         self._salvaged = False
         self._samples: list[Sample] = []
         self._imported: list[Item] = []
+        self._clock_image: ClockImage | None = None
         #: The sinks that are on: for each of them that takes it, what is made is queued in the same transaction.
         self.sinks: tuple[SinkName, ...] = ()
         #: Called when something was queued, and is on disk.
@@ -66,6 +70,17 @@ class Pending:
         """Have it written with the next commit."""
         self._samples.append(sample)
 
+    def mend(self, image: ClockImage, corrected: Callable[[int], int]) -> None:
+        """Have the trace of the clock written, and what it wrote wrongly corrected, with the next commit."""
+        self._clock_image = image
+        self._samples = [msgspec.structs.replace(each, at_ms=corrected(each.at_ms)) for each in self._samples]
+
+    @property
+    def mending(self) -> bool:
+        """Whether times on disk are still to be corrected."""
+        images = (self._clock_image, self._collected.clock)
+        return any(image is not None and image.corrections for image in images)
+
     def dirty(self) -> bool:
         registry = self._registry
         return bool(
@@ -76,6 +91,7 @@ class Pending:
             or self.ledger.dirty
             or self._samples
             or self._imported
+            or self._clock_image is not None
             or self._store.damaged
         )
 
@@ -86,8 +102,9 @@ class Pending:
             ledger=self.ledger.take_changes(),
             samples=self._samples,
             exports=self._imported,
+            clock=self._clock_image,
         )
-        self._samples, self._imported = [], []
+        self._samples, self._imported, self._clock_image = [], [], None
         self._take_sessions(self._collected)
         return self._store.write(self._collected)
 
@@ -124,6 +141,7 @@ class Pending:
             minutes=list(self._collected.minutes),
             samples=self._collected.samples,
             exports=list(self._collected.exports),
+            clock=self._collected.clock,
         )
         self._take_sessions(everything)
         self._collected = everything

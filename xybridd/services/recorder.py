@@ -30,6 +30,7 @@ from xybridd.errors import (
 from xybridd.services.committer import Committer
 from xybridd.services.pending import Pending
 from xybridd.services.sessions import RETRY_OVERLOADED_MS, Installation, Link, Sessions, ended_error
+from xybridd.services.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,6 +59,7 @@ class Recorder:
         lifetimes: Lifetimes,
         commit_interval_s: float,
         most_waiting: int = 20_000,
+        since_boot_ms: Callable[[], int] | None = None,
     ) -> None:
         self.lifetimes = lifetimes
         self.installation = installation
@@ -66,8 +68,12 @@ class Recorder:
         self._store = store
         self._sessions = Sessions(store, sampler, clock, installation)
         self.pending = Pending(store, self._sessions, clock)
+        up_ms = since_boot_ms or (lambda: int(clock.monotonic_s() * 1000))
+        self.time = Timekeeper(clock, up_ms, self._sessions.registry, self.pending)
         self.committer = Committer(self.pending, commit_interval_s, most_waiting)
         self._sessions.mend = partial(self.committer.barrier, soon=True)
+        self._sessions.mended = self._mended
+        self._sessions.heard_ms = self.time.heard_ms
         #: Called when a session has lost its last connection: somebody should `sweep` when its time is up.
         self.on_lonely: Callable[[], None] = lambda: None
         #: Called when something was recorded: the device is to be looked at more often.
@@ -105,15 +111,30 @@ class Recorder:
 
     async def _take_up(self) -> None:
         self.pending.ledger = Ledger(await self._store.ledger())
+        await self.time.load(self._store, self.installation.boot_id)
         await self._sessions.resume()
+        self.time.look()
+
+    def _mended(self) -> Ticket:
+        """Done when times on disk are as they should be; None when they are."""
+        return self.committer.barrier(soon=True) if self.pending.mending else None
+
+    async def age_now_ms(self) -> int:
+        """The time by which ages of what is on disk are reckoned; 0 while nobody knows it."""
+        now_ms = self.time.age_now_ms()
+        if (mended := self._mended()) is not None:
+            await shield(mended)
+        return now_ms
 
     def sweep(self) -> None:
         """End the sessions whose time is up."""
+        self.time.look()
         self._sessions.sweep(self.lifetimes)
         self.committer.later()
 
     def close_minute(self, state: DeviceState | None = None) -> None:
         """A minute is over: what was recorded in it is written as one, and how the device was meanwhile."""
+        self.time.look()
         now_ms = self._clock.wall_ms()
         self.registry.close_minutes(now_ms)
         # Sessions that ended meanwhile have closed theirs themselves.
@@ -138,6 +159,7 @@ class Recorder:
         around = surroundings_of(state)
         if around == self._around:
             return
+        self.time.look()
         known, self._around = self._around != Surroundings(), around
         for tracked in self.registry.sessions.values() if known else ():
             if tracked.session.active:
@@ -210,6 +232,9 @@ class Recorder:
     ) -> tuple[str, Ticket]:
         """Start a session, or go on in one of this user's that is active already."""
         self.committer.check()
+        self.time.look()
+        if started_at_ms is not None and link.boot_id in {"", self.installation.boot_id}:
+            started_at_ms = self.time.timeline.corrected(started_at_ms)
         head = await self._sessions.new_head(link, session_id, started_at_ms)
         if await self._sessions.load(head.session_id) is not None:
             tracked = await self._sessions.successor(link, await self._sessions.find(link, head.session_id))
@@ -234,6 +259,7 @@ class Recorder:
         tracked = await self._sessions.successor(link, await self._sessions.resolve(link, session_id))
         if not tracked.session.active:
             raise ended_error(tracked)
+        self.time.look()
         self.registry.end(tracked, "ended", self._clock.wall_ms())
         export = telemetry_export(tracked.session, self.pending.shown_ledger())
         return export, self.committer.barrier(soon=True)
@@ -352,6 +378,8 @@ class Recorder:
 
     def _apply(self, link: Link, tracked: Tracked, records: Sequence[Record], producer: Producer | None = None) -> str:
         session = tracked.session
+        self.time.look()
+        records = self.time.corrected(records, link.boot_id)
         now_ms = self._clock.wall_ms()
         session.apply(records, now_ms, self._around)
         self.ledger.count(len(records))

@@ -42,9 +42,10 @@ class Retention:
     async def run(self) -> None:
         """One round; what it deletes is counted in the ledger as ``removed``."""
         try:
-            before_ms = self._clock.wall_ms() - int(self.retention_days * _DAY_MS)
+            now_ms = await self._recorder.age_now_ms()
+            before_ms = now_ms - int(self.retention_days * _DAY_MS)
             await self._remove(await self._store.expired(before_ms), "retention")
-            await self._store.coarsen(self._clock.wall_ms() - _FINE_MS, before_ms)
+            await self._store.coarsen(now_ms - _FINE_MS, before_ms)
             await self._keep_quota()
         except StorageError as error:
             log.warning("retention could not run and will be tried again: %s", error)

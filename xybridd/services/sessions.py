@@ -44,6 +44,7 @@ class Link:
     """One connection as the services see it: whose it is, who it says it is, and its current session."""
 
     __slots__ = (
+        "boot_id",
         "current",
         "gone",
         "identity",
@@ -64,6 +65,8 @@ class Link:
         self.identity: Identity | None = None
         self.producer: Producer | None = None
         self.current: str | None = None
+        #: The boot by whose clock it tells times, if it said so.
+        self.boot_id = ""
         #: Sends a notification to the other end; whether it did. One that does not read gets none once so many bytes
         #: (the third argument, 0 without it) wait for it.
         self.push: Callable[..., bool] = lambda _method, _params, _most_waiting_bytes=0: False
@@ -106,6 +109,10 @@ class Sessions:
         self.forgetting: set[str] = set()
         #: Has a damaged database salvaged; done when it is.
         self.mend: Callable[[], Future[None] | None] = lambda: None
+        #: Done when times on disk that a wrong clock wrote are corrected; None when there are none.
+        self.mended: Callable[[], Future[None] | None] = lambda: None
+        #: A time, or now if that is earlier and known.
+        self.heard_ms: Callable[[int], int] = lambda time_ms: time_ms
         self._details: tuple[DeviceState, dict[str, Any]] | None = None
         self._store = store
         self._sampler = sampler
@@ -136,7 +143,11 @@ class Sessions:
         tracked = self.registry.sessions.get(session_id)
         if tracked is not None:
             return tracked
-        found = await self.read(partial(self._store.session, session_id))
+        while True:
+            found = await self.read(partial(self._store.session, session_id))
+            if (mended := self.mended()) is None:
+                break
+            await shield(mended)
         # Another request may have loaded it, or started it, while this one waited; there must only ever be one.
         tracked = self.registry.sessions.get(session_id)
         if tracked is not None or found is None or session_id in self.removing or session_id in self.forgetting:
@@ -251,7 +262,7 @@ class Sessions:
         for found in await self._store.open_sessions():
             tracked = self.track(found)
             if found.head.boot_id != self.installation.boot_id:
-                heard_ms = min(tracked.session.last_heard_at_ms(), self._clock.wall_ms())
+                heard_ms = self.heard_ms(tracked.session.last_heard_at_ms())
                 self.registry.end(tracked, "device_restarted", heard_ms)
 
     def sweep(self, lifetimes: Lifetimes) -> None:

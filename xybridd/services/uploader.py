@@ -109,6 +109,11 @@ class Uploader:
             for lane in self.lanes.values():
                 lane.reconsider(network=before is not None and before[0] != network)
 
+    def retry_at_once(self) -> None:
+        """What failed by the network may have failed for the clock's sake, which is right now."""
+        for lane in self.lanes.values():
+            lane.reconsider(network=True)
+
     async def refresh(self) -> None:
         """Count again: for a status, and when a lane has sent all or failed, so that exports carry what is so."""
         self.tallies = await self._around.store.query(outbox.tallies)
@@ -204,5 +209,5 @@ def _state_from(text: str | None) -> SinkState:
         return SinkState()
     try:
         return msgspec.json.decode(text, type=SinkState)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return SinkState()

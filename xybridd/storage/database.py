@@ -25,6 +25,7 @@ TABLES = (
     "outbox",
     "tally",
     "sink",
+    "clock",
     "salvage",
 )
 

@@ -15,7 +15,7 @@ from xybridd.core.minute import HOUR_MS, AppMinute, Minute, MinuteFilter, Sample
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from xybridd.core.changes import Changes
 
@@ -47,11 +47,31 @@ def _put_minute(connection: sqlite3.Connection, minute: Minute) -> int:
     return int(connection.execute(_PUT_MINUTE, (*row, _encode(minute))).lastrowid or 0)
 
 
+def move(connection: sqlite3.Connection, number: int, body: bytes, corrected: Callable[[int], int]) -> None:
+    """Its times were written by a wrong clock."""
+    for minute in _decoded([(body,)]):
+        minute.started_at_ms, minute.ended_at_ms = corrected(minute.started_at_ms), corrected(minute.ended_at_ms)
+        connection.execute(
+            "UPDATE minute SET started_at_ms = ?, ended_at_ms = ?, body = ? WHERE id = ?",
+            (minute.started_at_ms, minute.ended_at_ms, _encode(minute), number),
+        )
+
+
+def move_sample(connection: sqlite3.Connection, number: int, body: bytes, boot_id: str, by_ms: int) -> None:
+    """Likewise, if it is of this boot."""
+    if not is_sample(body):
+        return
+    sample = _sample.decode(body)
+    if sample.boot_id == boot_id:
+        moved = msgspec.structs.replace(sample, at_ms=sample.at_ms + by_ms)
+        connection.execute("UPDATE sample SET at_ms = ?, body = ? WHERE id = ?", (moved.at_ms, _encode(moved), number))
+
+
 def _decoded(rows: Iterable[tuple[Any, ...]]) -> Iterable[Minute]:
     for (body,) in rows:
         try:
             yield _minute.decode(body)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             log.warning("a minute cannot be read and is passed over: %s", error)
 
 
@@ -67,7 +87,7 @@ def is_sample(body: bytes) -> bool:
 def _reads(decoder: msgspec.msgpack.Decoder[Any], body: bytes) -> bool:
     try:
         decoder.decode(body)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
     return True
 
@@ -134,7 +154,7 @@ def samples(connection: sqlite3.Connection, since_ms: int, limit: int) -> list[S
     for (body,) in reversed(rows):
         try:
             found.append(_sample.decode(body))
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             log.warning("a sample cannot be read and is passed over: %s", error)
     return found
 

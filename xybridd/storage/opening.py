@@ -20,7 +20,7 @@ from xybridd.core.ledger import COUNTED, RECEIVED
 from xybridd.errors import StartError
 from xybridd.storage import outbox, rows
 from xybridd.storage.database import TABLES, is_damage, open_sound, suspicion
-from xybridd.storage.remains import SCRATCH, copy_rows
+from xybridd.storage.remains import SCRATCH, Remains
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +58,8 @@ def open_database(path: Path, now_ms: int) -> sqlite3.Connection:
         unclean = logged or suspicion(path).exists()
         try:
             connection = open_sound(path, check=unclean)
+            if unclean:
+                _see_silent_damage(connection, path, now_ms)
             _trust(path)
             return connection
         except sqlite3.DatabaseError as error:
@@ -95,11 +97,11 @@ def salvage(path: Path, reason: str, now_ms: int, *, balanced: bool = True) -> s
     log.error("the database %s is damaged: %s", path, reason)
     fresh, aside = beside(path, ".new"), _unused(beside(path, f".damaged-{now_ms}"))
     _remove(fresh)
-    with closing(open_sound(fresh, check=False)) as connection:
+    with closing(open_sound(fresh, check=False)) as connection, Remains(path) as remains:
         saved, damaged = 0, []
         connection.execute("BEGIN IMMEDIATE")
         for table in TABLES:
-            count, whole = copy_rows(path, connection, table) if has_bytes(path) else (0, False)
+            count, whole = remains.copy_rows(connection, table) if has_bytes(path) else (0, False)
             saved += count
             if not whole:
                 damaged.append(table)
@@ -172,6 +174,22 @@ def _unused(path: Path) -> Path:
     return free
 
 
+def _see_silent_damage(connection: sqlite3.Connection, path: Path, now_ms: int) -> None:
+    """A flipped bit within a number SQLite cannot see. The ledger can: each commit leaves it in agreement."""
+    if rows.ledger_agrees(connection):
+        return
+    reason = "the ledger does not agree with the sessions: a number was damaged, and which one nobody can tell"
+    log.error("the database %s is damaged: %s", path, reason)
+    connection.execute("BEGIN IMMEDIATE")
+    rows.drop_impossible(connection)
+    balance(connection)
+    connection.execute(
+        "INSERT INTO salvage (at_ms, set_aside, reason, rows_saved, tables_damaged) VALUES (?, '', ?, 0, '')",
+        (now_ms, reason),
+    )
+    connection.execute("COMMIT")
+
+
 def balance(connection: sqlite3.Connection) -> None:
     """Make the ledger agree with what was saved: what it counted and is nowhere now was removed by the damage."""
     rows.delete_orphans(connection)
@@ -187,3 +205,4 @@ def balance(connection: sqlite3.Connection) -> None:
             " ON CONFLICT (name) DO UPDATE SET amount = amount + excluded.amount",
             (name, missing),
         )
+    rows.recount_received(connection)

@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 from contextlib import closing, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from xybridd.storage.database import migrate, shape
 
@@ -28,22 +28,38 @@ log = logging.getLogger(__name__)
 SCRATCH = ".reading"
 
 
-def copy_rows(damaged: Path, into: sqlite3.Connection, table: str) -> tuple[int, bool]:
-    """Copy the rows of a table that can be read: how many, and whether all."""
-    saved, whole = _copy(damaged, into, table)
-    if not whole:
-        spare = damaged.with_name(damaged.name + SCRATCH)
-        try:
-            os.close(os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-            shutil.copyfile(damaged, spare)
-            _declare(spare, table)
-            saved += _copy(spare, into, table)[0]
-        except (OSError, sqlite3.Error, AttributeError) as error:  # an SQLite without `serialize`
-            log.warning("the table %s cannot be read without the file's own schema: %s", table, error)
-        finally:
-            with suppress(OSError):
-                spare.unlink(missing_ok=True)
-    return saved, whole
+class Remains:
+    """Of one damaged file; as a context manager, since it may make a copy beside it."""
+
+    def __init__(self, damaged: Path) -> None:
+        self._damaged = damaged
+        self._spare = damaged.with_name(damaged.name + SCRATCH)
+        self._made = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._spare.unlink(missing_ok=True)
+
+    def copy_rows(self, into: sqlite3.Connection, table: str) -> tuple[int, bool]:
+        """Copy the rows of a table that can be read: how many, and whether all."""
+        saved, whole = _copy(self._damaged, into, table)
+        if not whole:
+            try:
+                self._make_spare()
+                _declare(self._spare, table)
+                saved += _copy(self._spare, into, table)[0]
+            except (OSError, sqlite3.Error, AttributeError) as error:  # an SQLite without `serialize`
+                log.warning("the table %s cannot be read without the file's own schema: %s", table, error)
+        return saved, whole
+
+    def _make_spare(self) -> None:
+        if not self._made:
+            os.close(os.open(self._spare, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            shutil.copyfile(self._damaged, self._spare)
+            self._made = True
 
 
 def _copy(damaged: Path, into: sqlite3.Connection, table: str) -> tuple[int, bool]:

@@ -33,6 +33,11 @@ _WAITS = (
     "EXISTS (SELECT 1 FROM outbox o WHERE o.session_id = s.session_id AND o.kind != 'deletion' AND o.state IN ({}))"
 )
 _UNSENT = _WAITS.format("'queued', 'leased', 'waiting'")
+#: Of a boot whose clock was wrong to its end: it is as old as the first right clock that was seen after it.
+_OF_UNKNOWN_AGE = (
+    "EXISTS (SELECT 1 FROM clock c WHERE c.boot_id = s.boot_id AND c.wrong AND c.by_ms IS NULL"
+    " AND (c.known_ms IS NULL OR c.known_ms >= ?1))"
+)
 _IN_A_BATCH = _WAITS.format("'leased', 'waiting'")
 
 _SESSION_BYTES = f"""
@@ -74,7 +79,8 @@ class LettingGo(msgspec.Struct, frozen=True):
 def expired(connection: sqlite3.Connection, before_ms: int, limit: int) -> dict[str, int]:
     """Sessions that ended before and of which nothing is to be sent any more, oldest first: records in each."""
     found = connection.execute(
-        f"SELECT session_id FROM session s WHERE ended_at_ms < ? AND NOT {_UNSENT} ORDER BY ended_at_ms LIMIT ?",
+        f"SELECT session_id FROM session s WHERE ended_at_ms < ?1 AND NOT {_UNSENT} AND NOT {_OF_UNKNOWN_AGE}"
+        " ORDER BY ended_at_ms LIMIT ?2",
         (before_ms, limit),
     ).fetchall()
     return {session_id: record_count(connection, session_id) for (session_id,) in found}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
-from xybridd.storage import minutes, outbox, retention, rows
+from xybridd.storage import mending, minutes, outbox, retention, rows
 from xybridd.storage.database import (
     backups,
     count_rows,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from xybridd.core.changes import Changes, ProducerImage
     from xybridd.core.minute import Minute, MinuteFilter, Sample
+    from xybridd.core.timeline import Timeline
     from xybridd.storage.minutes import MinutePage
 
 T = TypeVar("T")
@@ -136,6 +137,7 @@ class Store:
 
         def job() -> None:
             with self._transaction(scrub=bool(changes.forgotten_sessions)) as connection:
+                mending.mend(connection, changes)
                 rows.put(connection, changes)
             if changes.deleted_sessions or changes.forgotten_sessions:
                 self._give_back()
@@ -255,6 +257,10 @@ class Store:
     async def samples(self, since_ms: int, limit: int) -> list[Sample]:
         """The latest, oldest first."""
         return await self._read(lambda connection: minutes.samples(connection, since_ms, limit))
+
+    async def timeline(self, boot_id: str) -> tuple[Timeline, bool]:
+        """What the wall clock did in this boot; and whether an earlier one still waits for a clock that is right."""
+        return await self._read(lambda connection: mending.timeline_of(connection, boot_id))
 
     async def ledger(self) -> dict[str, int]:
         return await self._read(rows.get_ledger)

@@ -184,7 +184,10 @@ class SessionFigures(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """``sessions`` are those that were open at any time of the report; ``lost`` those whose app vanished."""
+    """``sessions`` are those that were open at any time of the report; ``lost`` those whose app vanished.
+
+    ``crash_free_percent`` is of those that ended: what goes on has no verdict yet.
+    """
 
     sessions: int
     active: int

@@ -77,11 +77,12 @@ def _totals(facts: Facts) -> Totals:
     calls, errors = sum(one.calls for one in models), sum(facts.sums.errors.values())
     reasons = Counter(session.end_reason or "active" for session in facts.sessions)
     lost, sessions = reasons["client_lost"], len(facts.sessions)
+    ended = sessions - reasons["active"]
     return Totals(
         sessions=sessions,
         active=reasons["active"],
         lost=lost,
-        crash_free_percent=_percent(sessions - lost, sessions),
+        crash_free_percent=_percent(ended - lost, ended),
         calls=calls,
         errors=errors,
         error_percent=_percent(errors, calls + errors),
