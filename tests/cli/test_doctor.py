@@ -20,9 +20,10 @@ import trustme
 
 from tests.support import RECEIVER_KEY, inference
 from xybridd.cli.checks import register
-from xybridd.cli.checks.scene import Scene, look_around
+from xybridd.cli.checks.scene import Scene, config_of, look_around
 from xybridd.config import Config
 from xybridd.core.health.finding import Finding, Level
+from xybridd.paths import SYSTEM_SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,7 +151,7 @@ def test_a_database_of_a_newer_version(make_daemon: Callable[..., Daemon]) -> No
     daemon = make_daemon().start()
     assert daemon.stop() == 0
     with closing(sqlite3.connect(daemon.data / "xybridd.db")) as connection:
-        connection.execute("PRAGMA user_version = 9999")
+        connection.executescript("ALTER TABLE session ADD COLUMN of_tomorrow INTEGER; PRAGMA user_version = 9999;")
     assert "newer" in examined(daemon)["database"]["says"]
 
 
@@ -256,7 +257,7 @@ def test_a_key_that_others_may_read(make_daemon: Callable[..., Daemon], folder: 
 AS_NOBODY = """
 import contextlib, io, os, sys
 from xybridd.cli.main import _run
-with contextlib.redirect_stdout(io.StringIO()):
+with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
     _run(["doctor", "--json"])
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 sys.exit(_run(["doctor", "--json"]))
@@ -274,6 +275,7 @@ def test_somebody_who_may_nothing(make_daemon: Callable[..., Daemon], folder: Pa
     done = subprocess.run(
         [sys.executable, "-c", AS_NOBODY], env=daemon.env | {"HOME": str(home)}, capture_output=True, check=False
     )
+    assert done.stdout, done.stderr
     found = {each["check"]: each for each in reversed(json.loads(done.stdout)["findings"])}
     assert done.returncode == 7
     assert level(found, "socket") == "problem"
@@ -312,6 +314,37 @@ def test_the_scene_without_a_daemon_is_the_configs(folder: Path, monkeypatch: py
     assert scene.data == folder / "data"
     assert not scene.daemon_runs
     assert scene.config_error is not None
+
+
+def test_whose_config_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XYBRIDD_CONFIG", raising=False)
+    folder, config = str(tmp_path), tmp_path / "config.toml"
+    assert config_of(SYSTEM_SOCKET, "system", folder) is None  # it has none: the defaults hold
+    config.touch()
+    assert config_of(SYSTEM_SOCKET, None, folder) == str(config)
+    assert config_of(None, "system", folder) == str(config)
+    assert config_of(tmp_path / "own.sock", "system", folder) is None
+    assert config_of(None, "user", folder) is None
+    monkeypatch.setenv("XYBRIDD_CONFIG", "/elsewhere")
+    assert config_of(SYSTEM_SOCKET, "system", folder) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
+def test_a_user_without_a_name(make_daemon: Callable[..., Daemon], folder: Path) -> None:
+    """As in a container that is run under a number."""
+    daemon = make_daemon()
+    env = {name: value for name, value in daemon.env.items() if name not in {"USER", "LOGNAME", "LNAME", "USERNAME"}}
+    for path in (folder, daemon.folder):
+        path.chmod(0o755)
+    script = (
+        AS_NOBODY.replace("65534", "54321")
+        .replace('"doctor", "--json"', '"doctor"')
+        .replace("os.setgroups", "_run(['status']); os.setgroups")
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "no daemon answers" in done.stderr
 
 
 def test_what_is_well_takes_a_line_together_or_one_each(make_daemon: Callable[..., Daemon]) -> None:

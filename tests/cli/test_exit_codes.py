@@ -123,7 +123,7 @@ def test_4_not_permitted_names_the_group(make_daemon: Callable[..., Daemon]) -> 
     script = (
         "import os, sys\n"
         "from xybridd.cli.main import _run\n"
-        "import xybridd.cli.status, xybridd.client.connection, xybridd.paths\n"
+        "import xybridd.cli.status, xybridd.client.connection, xybridd.units.observed\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "sys.exit(_run(['status']))\n"
     )

@@ -231,6 +231,7 @@ def test_clocks(facts: dict[str, Any], level: Level) -> None:
     [
         ({"path": None}, config.CONFIG, OK),
         ({"path": "/c"}, config.CONFIG, OK),
+        ({"path": "/c", "hidden": True}, config.CONFIG, UNKNOWN),
         ({"path": "/c", "error": "not TOML"}, config.CONFIG, PROBLEM),
         ({"path": "/c", "warnings": ("unknown key",)}, config.CONFIG, WARNING),
         ({"path": "/c", "mode": 0o664}, config.MODE, PROBLEM),

@@ -160,6 +160,16 @@ def test_a_newer_database_is_refused_and_left_untouched(path: Path) -> None:
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
+def test_a_newer_database_that_has_but_a_table_more_is_left_untouched_too(path: Path) -> None:
+    open_database(path, NOW_MS).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"CREATE TABLE future (x); PRAGMA user_version = {newest_version() + 1}")
+    before = path.read_bytes()
+    with pytest.raises(StartError, match="newer xybridd"):
+        open_database(path, NOW_MS)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 def test_a_newer_database_in_another_mode_is_left_untouched_too(path: Path, mode: str) -> None:
     with closing(sqlite3.connect(path)) as connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import io
 import os
 import platform
@@ -111,7 +110,7 @@ def _secret_files(scene: Scene) -> list[Path]:
 
 def _names(scene: Scene) -> dict[str, str]:
     host, names = platform.node(), {str(Path.home()): "~"}
-    names |= dict.fromkeys({scene.user, getpass.getuser()} - _COMMON_USERS, "[user]")
+    names |= dict.fromkeys({scene.user} - _COMMON_USERS, "[user]")
     names |= {name: "[host]" for name in {host, host.partition(".")[0]} - _COMMON_HOSTS if name}
     return names
 

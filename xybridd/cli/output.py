@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import grp
 import os
 import re
@@ -42,9 +41,11 @@ def daemon() -> Connection:
     except DaemonUnreachable as error:
         for path in error.tried:
             if group := _group_to_join(path):
+                from xybridd.units.observed import user_name
+
                 raise PermissionDenied(
                     f"{path} is for the members of the group {group}; join it, and log in again: "
-                    f"sudo usermod -aG {group} {getpass.getuser()}"
+                    f"sudo usermod -aG {group} {user_name()}"
                 ) from error
         raise
 

@@ -128,9 +128,15 @@ def quick_check(connection: sqlite3.Connection) -> None:
         raise _damage(found)
 
 
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    """Those that somebody made, ours or not."""
+    names = (row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"))
+    return {name for name in names if not name.startswith("sqlite_")}
+
+
 def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
     """How much there is in each table that is there."""
-    there = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    there = _tables(connection)
     counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone() for name in TABLES if name in there}
     return {name: row[0] for name, row in counts.items()}
 
@@ -185,7 +191,8 @@ def refuse_newer(path: Path) -> None:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as connection:
             version, newest = connection.execute("PRAGMA user_version").fetchone()[0], migrations()[-1][0]
             # A newer format has other tables; with ours, its number is a flipped bit, which shows when it is used.
-            newer = version > newest and _columns(connection) != _schema(newest)
+            ours = _schema(newest)
+            newer = version > newest and (_tables(connection) != set(ours) or _columns(connection) != ours)
     except sqlite3.Error:
         return  # there is none, or it is damaged: that shows when it is opened to be used
     if newer:

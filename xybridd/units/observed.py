@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import grp
 import os
 import pwd
@@ -44,12 +43,20 @@ class Surroundings(msgspec.Struct, frozen=True):
     homes_of_code: tuple[str, ...]
 
 
+def user_name(uid: int | None = None) -> str:
+    """By default ours; a container may run us under a number that has no name."""
+    uid = os.getuid() if uid is None else uid
+    with suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return str(uid)
+
+
 def surroundings() -> Surroundings:
     uid = os.getuid()
     folder = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}")
     return Surroundings(
         uid=uid,
-        user=getpass.getuser(),
+        user=user_name(),
         booted=Path("/run/systemd/system").is_dir(),
         runtime_folder=str(folder) if (folder / "systemd" / "private").exists() else None,
         homes_of_code=tuple({command()[0], os.path.realpath(sys.executable), sys.base_prefix}),
@@ -97,7 +104,7 @@ def command() -> tuple[str, ...]:
 def observe(scope: Scope) -> Facts:
     data = Path(_system_data()) if scope == "system" else data_folder(None)
     mac = on_mac()
-    user = getpass.getuser()
+    user = user_name()
     facts = Facts(
         scope=scope,
         uid=os.getuid(),

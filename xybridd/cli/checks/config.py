@@ -26,6 +26,7 @@ def look(scene: Scene) -> list[Finding]:
     return judge(
         ConfigFacts(
             path=None if path is None else str(path),
+            hidden=scene.config_hidden,
             error=scene.config_error,
             warnings=scene.config_warnings,
             mode=None if found is None else stat.S_IMODE(found.st_mode),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from xybridd import __version__
-from xybridd.cli.checks.scene import user_name
-from xybridd.cli.checks.service import installed_scope
 from xybridd.cli.checks.socket import gather
 from xybridd.core.health.daemon import Answers, DaemonFacts, judge
+from xybridd.units.observed import user_name
 
 if TYPE_CHECKING:
     from xybridd.cli.checks.scene import Scene
@@ -22,7 +21,7 @@ def look(scene: Scene) -> list[Finding]:
             version=__version__,
             status=scene.status,
             user=None if scene.peer is None else user_name(scene.peer[0]),
-            service=_service(),
+            service=scene.service,
         )
     )
 
@@ -33,7 +32,3 @@ def _answers(scene: Scene) -> Answers:
     if scene.connected is not None:
         return "silent"
     return "denied" if any(each.reached == "denied" for each in gather(scene)) else "absent"
-
-
-def _service() -> Literal["user", "system"] | None:
-    return installed_scope()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from xybridd.cli.checks.scene import user_name
 from xybridd.core.health.device import DeviceFacts, judge
+from xybridd.units.observed import user_name
 
 if TYPE_CHECKING:
     from xybridd.cli.checks.scene import Scene

@@ -10,9 +10,10 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from xybridd.cli.checks.scene import ANSWER_S, user_name
+from xybridd.cli.checks.scene import ANSWER_S
 from xybridd.core.health.socket import Reached, SocketFacts, judge
 from xybridd.paths import SUN_PATH_BYTES, client_sockets
+from xybridd.units.observed import user_name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from xybridd.cli.checks.scene import user_name
 from xybridd.core.health.storage import DatabaseFacts, FolderFacts, judge_database, judge_folder
 from xybridd.errors import DaemonUnreachable, PermissionDenied, XybriddError
+from xybridd.units.observed import user_name
 
 if TYPE_CHECKING:
     from xybridd.cli.checks.scene import Scene

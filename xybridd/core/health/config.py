@@ -14,6 +14,8 @@ OPT_OUT = Topic("opt-out", "with these variables an app records nothing, and a d
 class ConfigFacts(msgspec.Struct, frozen=True, kw_only=True):
     #: None: there is no file, the defaults hold.
     path: str | None
+    #: It is there, and not ours to read.
+    hidden: bool = False
     error: str | None = None
     warnings: tuple[str, ...] = ()
     mode: int | None = None
@@ -25,7 +27,9 @@ class ConfigFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(facts: ConfigFacts) -> list[Finding]:
     found = []
-    if facts.error is not None:
+    if facts.hidden:
+        found.append(CONFIG.unknown(f"we may not read {facts.path}", "sudo xybridd doctor"))
+    elif facts.error is not None:
         found.append(CONFIG.problem(facts.error, "xybridd config check"))
     elif facts.warnings:
         found += [CONFIG.warning(warning, "xybridd config show") for warning in facts.warnings]
