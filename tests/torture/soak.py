@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 
 #: How much the mean of the last third may be above that of the middle one: a share of it, and so much besides.
-TOLERANCE = {"rss_mib": (0.05, 1.0), "files": (0.0, 2.0), "threads": (0.0, 1.0), "database_kib": (0.1, 64.0)}
+TOLERANCE = {"rss_mib": (0.05, 1.0), "files": (0.0, 2.0), "threads": (0.0, 1.0), "database_kib": (0.2, 64.0)}
 
 #: Batches of the app in a minute of the day, and records in each; how long its sessions are, in minutes.
 BATCHES, RECORDS, SESSION_MINUTES = 4, 25, 20
