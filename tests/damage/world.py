@@ -123,20 +123,27 @@ class World:
         assert client.link.producer is not None
         assert client.acknowledged <= client.link.producer.durable_seq <= client.applied
 
-    async def start(self, name: str) -> None:
+    async def _linked(self, name: str) -> Link:
+        """Connected, now if not before: as a client does that has something to say."""
+        if self.clients[name].link is None:
+            await self.connect(name)
         link = self.clients[name].link
-        if link is not None:
-            session_id, ticket = await self.d.b.recorder.start(link, None, None, {})
-            self.sessions.setdefault(session_id, None)
-            await self._kept(ticket)
+        assert link is not None
+        return link
+
+    async def start(self, name: str) -> None:
+        session_id, ticket = await self.d.b.recorder.start(await self._linked(name), None, None, {})
+        self.sessions.setdefault(session_id, None)
+        await self._kept(ticket)
 
     async def batch(self, name: str, skip: int, *, flush: bool) -> None:
         """The next batch; ``skip``: so many numbers are left out."""
+        await self._linked(name)
         client = self.clients[name]
         seq = client.applied + 1 + skip
-        if client.link is None or seq > MOST_BATCHES:
+        if seq > MOST_BATCHES:
             return
-        current = client.link.current
+        current = (await self._linked(name)).current
         try:
             answer = await self._send(client, seq, flush=flush)
         except (SessionEnded, UnknownSession):
@@ -154,7 +161,8 @@ class World:
     async def again(self, name: str, back: int) -> None:
         """A batch that was applied comes once more, with something else in it."""
         client = self.clients[name]
-        if client.link is not None and (seq := client.applied - back) > 0:
+        await self._linked(name)
+        if (seq := client.applied - back) > 0:
             _, _, ticket = await self._send(client, seq, [call("other"), error("other")] * 2, flush=True)
             await self._kept(ticket)
 
@@ -167,8 +175,8 @@ class World:
         return await self.d.b.recorder.batch(link, seq, batch, session_id=None, flush=flush, dropped=0)  # type: ignore[return-value]
 
     async def finish(self, name: str, *, reset: bool) -> None:
-        link = self.clients[name].link
-        if link is None or link.current is None:
+        link = await self._linked(name)
+        if link.current is None:
             return
         recorder, current = self.d.b.recorder, link.current
         try:
