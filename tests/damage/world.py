@@ -118,7 +118,7 @@ class World:
             client.link = await self.d.b.producer(client_id=id_of(name), session_id=join)
         except SessionEnded:
             assert join is not None
-            assert await self._reason(join) not in {None, "rollover"}
+            assert await self._last_reason(join) is not None
             client.link = await self.d.b.producer(client_id=id_of(name))
         assert client.link.producer is not None
         assert client.acknowledged <= client.link.producer.durable_seq <= client.applied
@@ -148,7 +148,7 @@ class World:
             answer = await self._send(client, seq, flush=flush)
         except (SessionEnded, UnknownSession):
             assert current is not None
-            assert current in self.gone or await self._reason(current) in FINAL_REASONS
+            assert current in self.gone or await self._last_reason(current) in FINAL_REASONS
             return
         last_seq, session_id, ticket = answer
         assert (last_seq, session_id is not None) == (seq, True)
@@ -186,7 +186,7 @@ class World:
             else:
                 _, ticket = await recorder.end(link, None)
         except (SessionEnded, UnknownSession):
-            assert current in self.gone or await self._reason(current) not in {None, "rollover"}
+            assert current in self.gone or await self._last_reason(current) is not None
             return
         await self._kept(ticket)
         ended = [each for each in self.sessions if await self._reason(each) in FINAL_REASONS]
@@ -205,7 +205,8 @@ class World:
         self.d.b.recorder.sweep()
         self.d.b.recorder.snapshot(900)
         for session_id in list(self.sessions):
-            if (successor := await self._successor(session_id)) is not None:
+            successor = await self._successor(session_id)
+            if successor is not None and successor not in self.gone:
                 self.sessions.setdefault(successor, None)
         await self.d.pass_time(0)
 
@@ -292,6 +293,14 @@ class World:
         tracked = await self.d.b.recorder._sessions.load(session_id)
         assert tracked is not None, f"session {session_id} is gone"
         return tracked.session.head.end_reason
+
+    async def _last_reason(self, session_id: str) -> str | None:
+        """Of where a session that rolled over went on; a successor that was forgotten has ended, too."""
+        while (successor := await self._successor(session_id)) is not None:
+            if await self._missing(successor):
+                return "reset"
+            session_id = successor
+        return await self._reason(session_id)
 
     async def _successor(self, session_id: str) -> str | None:
         tracked = await self.d.b.recorder._sessions.load(session_id)
