@@ -165,3 +165,14 @@ def test_a_damaged_log_is_told(tmp_path: Path, memory: Path, place: int) -> None
     with closing(open_database(memory / "after" / DATABASE_NAME, NOW_MS)) as connection:
         ((reason,),) = connection.execute("SELECT reason FROM salvage").fetchall()
     assert "log was damaged" in reason
+
+
+def test_rows_that_lost_their_session_to_a_bit_are_told(path: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE session SET session_id = 'r4' WHERE session_id = 's4'")
+        connection.commit()
+    (tmp_path / "after").mkdir()
+    leave_unclean(path, tmp_path / "after")
+    with closing(open_database(tmp_path / "after" / DATABASE_NAME, NOW_MS)) as connection:
+        assert rows.get_ledger(connection)["removed.damage"] == RECORDS_EACH
+        assert connection.execute("SELECT count(*) FROM salvage").fetchone() == (1,)

@@ -118,30 +118,37 @@ class World:
             client.link = await self.d.b.producer(client_id=id_of(name), session_id=join)
         except SessionEnded:
             assert join is not None
-            assert await self._reason(join) not in {None, "rollover"}
+            assert await self._last_reason(join) is not None
             client.link = await self.d.b.producer(client_id=id_of(name))
         assert client.link.producer is not None
         assert client.acknowledged <= client.link.producer.durable_seq <= client.applied
 
-    async def start(self, name: str) -> None:
+    async def _linked(self, name: str) -> Link:
+        """Connected, now if not before: as a client does that has something to say."""
+        if self.clients[name].link is None:
+            await self.connect(name)
         link = self.clients[name].link
-        if link is not None:
-            session_id, ticket = await self.d.b.recorder.start(link, None, None, {})
-            self.sessions.setdefault(session_id, None)
-            await self._kept(ticket)
+        assert link is not None
+        return link
+
+    async def start(self, name: str) -> None:
+        session_id, ticket = await self.d.b.recorder.start(await self._linked(name), None, None, {})
+        self.sessions.setdefault(session_id, None)
+        await self._kept(ticket)
 
     async def batch(self, name: str, skip: int, *, flush: bool) -> None:
         """The next batch; ``skip``: so many numbers are left out."""
+        await self._linked(name)
         client = self.clients[name]
         seq = client.applied + 1 + skip
-        if client.link is None or seq > MOST_BATCHES:
+        if seq > MOST_BATCHES:
             return
-        current = client.link.current
+        current = (await self._linked(name)).current
         try:
             answer = await self._send(client, seq, flush=flush)
         except (SessionEnded, UnknownSession):
             assert current is not None
-            assert current in self.gone or await self._reason(current) in FINAL_REASONS
+            assert current in self.gone or await self._last_reason(current) in FINAL_REASONS
             return
         last_seq, session_id, ticket = answer
         assert (last_seq, session_id is not None) == (seq, True)
@@ -154,7 +161,8 @@ class World:
     async def again(self, name: str, back: int) -> None:
         """A batch that was applied comes once more, with something else in it."""
         client = self.clients[name]
-        if client.link is not None and (seq := client.applied - back) > 0:
+        await self._linked(name)
+        if (seq := client.applied - back) > 0:
             _, _, ticket = await self._send(client, seq, [call("other"), error("other")] * 2, flush=True)
             await self._kept(ticket)
 
@@ -167,8 +175,8 @@ class World:
         return await self.d.b.recorder.batch(link, seq, batch, session_id=None, flush=flush, dropped=0)  # type: ignore[return-value]
 
     async def finish(self, name: str, *, reset: bool) -> None:
-        link = self.clients[name].link
-        if link is None or link.current is None:
+        link = await self._linked(name)
+        if link.current is None:
             return
         recorder, current = self.d.b.recorder, link.current
         try:
@@ -178,7 +186,7 @@ class World:
             else:
                 _, ticket = await recorder.end(link, None)
         except (SessionEnded, UnknownSession):
-            assert current in self.gone or await self._reason(current) not in {None, "rollover"}
+            assert current in self.gone or await self._last_reason(current) is not None
             return
         await self._kept(ticket)
         ended = [each for each in self.sessions if await self._reason(each) in FINAL_REASONS]
@@ -197,7 +205,8 @@ class World:
         self.d.b.recorder.sweep()
         self.d.b.recorder.snapshot(900)
         for session_id in list(self.sessions):
-            if (successor := await self._successor(session_id)) is not None:
+            successor = await self._successor(session_id)
+            if successor is not None and successor not in self.gone:
                 self.sessions.setdefault(successor, None)
         await self.d.pass_time(0)
 
@@ -284,6 +293,14 @@ class World:
         tracked = await self.d.b.recorder._sessions.load(session_id)
         assert tracked is not None, f"session {session_id} is gone"
         return tracked.session.head.end_reason
+
+    async def _last_reason(self, session_id: str) -> str | None:
+        """Of where a session that rolled over went on; a successor that was forgotten has ended, too."""
+        while (successor := await self._successor(session_id)) is not None:
+            if await self._missing(successor):
+                return "reset"
+            session_id = successor
+        return await self._reason(session_id)
 
     async def _successor(self, session_id: str) -> str | None:
         tracked = await self.d.b.recorder._sessions.load(session_id)

@@ -216,7 +216,8 @@ def get_ledger(connection: sqlite3.Connection) -> dict[str, int]:
 
 def records_in_sessions(connection: sqlite3.Connection) -> int:
     # Summed here, since SQLite's own sum fails past 2**63.
-    counts = connection.execute("SELECT call_count FROM model UNION ALL SELECT count FROM error")
+    known = "WHERE session_id IN (SELECT session_id FROM session)"
+    counts = connection.execute(f"SELECT call_count FROM model {known} UNION ALL SELECT count FROM error {known}")
     return sum(_whole(row[0]) for row in counts)
 
 
