@@ -6,6 +6,7 @@ the wrong kind is an error that names file, key, value and what was expected.
 
 from __future__ import annotations
 
+import stat
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
@@ -221,8 +222,16 @@ def load(named: str | None = None) -> Loaded:
             continue
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
+        _check_safe(path)
         return parse(text, path)
     return Loaded(Config(), None, [])
+
+
+def _check_safe(path: Path) -> None:
+    """Who may change it says where everything is sent, with the key. Raises ConfigError."""
+    found = path.stat()
+    if stat.S_ISREG(found.st_mode) and found.st_mode & stat.S_IWOTH:
+        raise ConfigError(f"{path}: everybody may change it, and it is not used; run: chmod o-w {path}")
 
 
 def parse(text: str, path: Path) -> Loaded:
