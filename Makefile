@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system check format lint types contracts bench torture soak lock audit clean
+.PHONY: help run test test-system check docs format lint types contracts bench torture soak powerloss fuzz lock audit clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ test-system: $(STAMP)  ## a Debian with systemd is booted, and xybridd installed
 format: $(STAMP)  ## bring the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)  ## write what follows from the code: references in docs/, the man page
+	$(BIN)/python docs/generate.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -62,6 +65,14 @@ lock: $(STAMP)  ## pin what a release is installed with, each file by its hash
 audit: $(STAMP)  ## ask for known weaknesses of what is pinned
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.7'
 	$(BIN)/pip-audit --requirement .ci/requirements.lock --require-hashes --disable-pip
+
+powerloss: $(STAMP)  ## every state that a disk may hold when the power fails, every kind of damage, many random lives (an hour)
+	XYBRIDD_POWER_LOSSES=all XYBRIDD_DAMAGES=all XYBRIDD_LIVES=1000 $(BIN)/python -m pytest tests/damage $(PYTEST_ARGS)
+
+fuzz: $(STAMP)  ## look for bytes that something does not bear, with atheris (MINUTES=1 for each target)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
+	    echo "$$target"; $(BIN)/python -m tests.fuzz.hunt $$target $$(( $(or $(MINUTES),1) * 60 )) || exit 1; done
 
 clean:  ## take away what was made
 	rm -rf $(VENV) .run build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -96,10 +96,12 @@ def _print_table(machine: dict[str, str], rows: list[Row]) -> None:
     console.print(table)
 
 
-def _keep_bytecode(folder: Path) -> None:
+def _keep_bytecode(bench: Bench) -> None:
     """As an installed package has it. Without, every process started here would compile ours, and no peer's."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = str(bench.folder / "bytecode")
+    with bench.daemon():
+        pass  # a daemon that compiles is slow to start, and keeps six megabytes more
 
 
 def main() -> None:
@@ -107,7 +109,7 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="xb-", dir=arguments.folder) as name:
         bench = Bench(Path(name), arguments.quick)
-        _keep_bytecode(bench.folder)
+        _keep_bytecode(bench)
         machine = describe(bench.folder)
         for benchmark in BENCHMARKS:
             if not arguments.names or benchmark.name in arguments.names:

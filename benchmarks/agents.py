@@ -84,7 +84,9 @@ def scraper(folder: Path) -> None:
 
 def multiprocess_scraper(folder: Path) -> None:
     """What another process of the app serves, for all of them: the sum of their files."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder / "multi")
+    files = folder / "multi"
+    files.mkdir(exist_ok=True)  # the app may take long to start
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(files)
     client, multiprocess = import_module("prometheus_client"), import_module("prometheus_client.multiprocess")
 
     def scrape() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import xybridd
 from benchmarks.caller import Cost, cost_of, each_ns
-from benchmarks.peers import OURS, PEERS
+from benchmarks.peers import OURS, PEERS, Peer
 from benchmarks.rows import Floor, Row, at_most, at_most_times_floor, median, percentile
 
 if TYPE_CHECKING:
@@ -122,28 +122,39 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _beside_peers(bench: Bench, threads: int) -> list[Row]:
-    """Every call of ours and of each peer, by the same loop; the cheapest peer is that of the lowest median."""
-    bursts = bench.rounds(200, 40) // threads
-    with bench.daemon() as daemon:
-        ours = cost_of(OURS, daemon.folder, threads, bursts)
-    assert ours is not None
-    costs: dict[str, Cost] = {}
-    alike: dict[str, Cost] = {}
-    for peer in PEERS:
-        with bench.own_folder() as folder:
-            cost = cost_of(peer, folder, threads, bursts)
-        if cost is not None:
-            costs[peer.name] = cost
-            if peer.alike:
-                alike[peer.name] = cost
+    """Every call of ours and of each peer, by the same loop, in turns. The cheapest peer has the lowest median."""
+    rounds = bench.rounds(5, 1)
+    turns: dict[Peer, list[Cost]] = {}
+    for _ in range(rounds):
+        for peer in (OURS, *PEERS):
+            cost = _turn(bench, peer, threads)
+            if cost is not None:
+                turns.setdefault(peer, []).append(cost)
+    costs = {peer: Cost(*map(median, zip(*each, strict=True))) for peer, each in turns.items()}
+    ours = costs.pop(OURS)
     when = f"{threads} thread{'s' if threads > 1 else ''}"
+    cheapest = min((peer for peer in costs if peer.alike), key=lambda peer: costs[peer].median, default=None)
     rows = []
-    cheapest = min(alike, key=lambda name: alike[name].median, default=None)
     for place, (at, value) in enumerate(zip(_PERCENTILES, ours, strict=True)):
-        floor = None if cheapest is None else Floor(f"{cheapest} (the cheapest)", alike[cheapest][place])
-        target = at_most_times_floor(0.25) if at == "median" and threads == 1 and floor is not None else None
+        floor = None if cheapest is None else Floor(f"{cheapest.name} (the cheapest)", costs[cheapest][place])
+        target = at_most_times_floor(0.25) if at == "median" and floor is not None else None
         rows.append(Row(f"xybridd, {when}: {at}", value, "ns a call", floor, target))
-    for name, cost in costs.items():
+    if cheapest is not None:
+        worst = max(own.median / its.median for own, its in zip(turns[OURS], turns[cheapest], strict=True))
+        rows.append(
+            Row(f"xybridd, {when}, beside the cheapest: worst of {rounds} rounds", worst, "×", None, at_most(0.25))
+        )
+    for peer, cost in costs.items():
         for at, theirs, value in zip(_PERCENTILES, cost, ours, strict=True):
-            rows.append(Row(f"{name}, {when}: {at}", theirs, "ns a call", Floor("xybridd", value)))
+            rows.append(Row(f"{peer.name}, {when}: {at}", theirs, "ns a call", Floor("xybridd", value)))
     return rows
+
+
+def _turn(bench: Bench, peer: Peer, threads: int) -> Cost | None:
+    """Ours goes to a daemon."""
+    bursts = 40 // threads
+    if peer is OURS:
+        with bench.daemon() as daemon:
+            return cost_of(peer, daemon.folder, threads, bursts)
+    with bench.own_folder() as folder:
+        return cost_of(peer, folder, threads, bursts)

@@ -62,13 +62,13 @@ class App(NamedTuple):
 
 
 class Loser(NamedTuple):
-    """``agent`` is one of `benchmarks.agents`, our daemon, or nobody; ``settle_s`` is how long what has reached it may
-    take to be handed on. ``adds``: its lines are added up, else the last says it all."""
+    """``agent`` is one of `benchmarks.agents`, our daemon, or nobody; ``interval_s`` is how often it hands on
+    what it has, 0 for at once. ``adds``: its lines are added up, else the last says it all."""
 
     name: str
     open: Callable[[Path], AbstractContextManager[App]]
     agent: str | None
-    settle_s: float = 0.0
+    interval_s: float = 0.0
     adds: bool = False
     acknowledges: bool = False
 

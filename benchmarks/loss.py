@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -40,8 +41,7 @@ _PATIENCE_S = 120.0
 _AWAY_S = 1.0
 _AFTERWARDS_S = 5.0
 
-#: For who hands on what it has at an interval: so much longer, to be sure.
-_MARGIN_S = 2.0
+_BETWEEN_STARTS_S = 0.5
 
 
 class Outcome(NamedTuple):
@@ -70,6 +70,9 @@ class Agent(Protocol):
 
     def kill(self) -> None: ...
 
+    def settle(self) -> None:
+        """Wait until it has handed on what has reached it, or could have been fetched by it."""
+
     def arrived(self) -> Counter[str]: ...
 
     def end(self) -> None: ...
@@ -79,11 +82,11 @@ class StandIn:
     """One of `benchmarks.agents`."""
 
     def __init__(self, loser: Loser, folder: Path) -> None:
-        self._name, self._folder, self._adds = loser.agent, folder, loser.adds
+        self._loser, self._arrived, self._folder = loser, folder / "arrived", folder
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "benchmarks.agents", str(self._name), str(self._folder)]
+        command = [sys.executable, "-m", "benchmarks.agents", str(self._loser.agent), str(self._folder)]
         self._process = _ready(subprocess.Popen(command, stdout=subprocess.PIPE))
 
     def kill(self) -> None:
@@ -92,13 +95,34 @@ class StandIn:
 
     end = kill
 
+    def settle(self) -> None:
+        """Two lines more: the first of them may have been begun before. None come of an app that is not there."""
+        pause, wanted = threading.Event(), len(self._lines()) + 2
+        deadline = time.monotonic() + 4 * self._loser.interval_s
+        while len(self._lines()) < wanted and time.monotonic() < deadline:
+            pause.wait(0.5)
+
+    def _lines(self) -> list[bytes]:
+        return self._arrived.read_bytes().splitlines() if self._arrived.exists() else []
+
     def arrived(self) -> Counter[str]:
-        path = self._folder / "arrived"
-        lines = [Counter(json.loads(line)) for line in path.read_bytes().splitlines()] if path.exists() else []
-        return sum(lines, Counter()) if self._adds else Counter(lines[-1] if lines else {})
+        lines = [Counter(json.loads(line)) for line in self._lines()]
+        return sum(lines, Counter()) if self._loser.adds else Counter(lines[-1] if lines else {})
 
 
 class Ours(Daemon):
+    def start(self) -> Daemon:
+        """With more patience than a test has: many start at once."""
+        seen = self.log.stat().st_size if self.log.exists() else 0
+        self.launch()
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._ready_since(seen) and time.monotonic() < deadline:
+            threading.Event().wait(0.05)
+        return self
+
+    def settle(self) -> None:
+        """What has reached it is on disk when it says so."""
+
     def arrived(self) -> Counter[str]:
         found: Counter[str] = Counter()
         with self.wire() as wire:
@@ -122,7 +146,7 @@ class Nobody:
     def kill(self) -> None:
         pass
 
-    end = kill
+    end = settle = kill
 
     def arrived(self) -> Counter[str]:
         command = [sys.executable, "-m", "benchmarks.losing", "held by Glean", str(self._folder)]
@@ -179,24 +203,22 @@ def _run(loser: Loser, killed: str, after_s: float, folder: Path) -> Outcome:
                 pause.wait(_AWAY_S)
                 agent.start()
             if killed == "agent":
-                _finish(app, loser)
+                _finish(app, agent)
             app.wait(_PATIENCE_S)
-        if killed != "agent" and loser.settle_s:
-            pause.wait(loser.settle_s + _MARGIN_S)
+        if killed != "agent":
+            agent.settle()
         return outcome_of(*Oracle(folder).get(), agent.arrived())
     finally:
         agent.end()
 
 
-def _finish(app: subprocess.Popen[bytes], loser: Loser) -> None:
+def _finish(app: subprocess.Popen[bytes], agent: Agent) -> None:
     """The app goes on, stops recording, lets what it has be fetched, and ends in order."""
-    pause = threading.Event()
     assert app.stdin is not None
-    pause.wait(_AFTERWARDS_S)
+    threading.Event().wait(_AFTERWARDS_S)
     app.stdin.write(b"stop\n")
     app.stdin.flush()
-    if loser.settle_s:
-        pause.wait(loser.settle_s + _MARGIN_S)
+    agent.settle()
     app.stdin.close()
 
 
@@ -212,6 +234,17 @@ def _installed() -> list[Loser]:
         if known.returncode == 0:
             found.append(loser)
     return found
+
+
+def _all_at_once(runs: list[tuple[Loser, str, float, Path]]) -> list[Outcome]:
+    """Started one after the other, since two cores would be busy for long with all of them."""
+
+    def later(number: int) -> Outcome:
+        threading.Event().wait(number * _BETWEEN_STARTS_S)
+        return _run(*runs[number])
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        return list(pool.map(later, range(len(runs))))
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -231,8 +264,7 @@ def measure(bench: Bench) -> list[Row]:
         ]
         for *_, own in runs:
             own.mkdir()
-        with ThreadPoolExecutor(len(runs)) as pool:
-            outcomes = list(pool.map(lambda run: _run(*run), runs))
+        outcomes = _all_at_once(runs)
     rows = []
     for loser, killed in dict.fromkeys(run[:2] for run in runs):
         rows += _rows(

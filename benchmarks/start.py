@@ -43,8 +43,6 @@ def _ready_ms(folder: Path) -> float:
 def measure(bench: Bench) -> list[Row]:
     fresh, again, bare = [], [], []
     _bare_ms()
-    with bench.daemon():
-        pass  # what is compiled once is not counted
     for _ in range(bench.rounds(20, 7)):
         with bench.own_folder() as folder:
             fresh.append(_ready_ms(folder))

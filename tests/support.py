@@ -60,7 +60,11 @@ class Wire:
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(PATIENCE_S)
-        self.sock.connect(str(path))
+        try:
+            self.sock.connect(str(path))
+        except BaseException:
+            self.sock.close()
+            raise
         self.reader = self.sock.makefile("rb")
         self._last_id = 0
         self._answers: dict[Any, dict[str, Any]] = {}

@@ -239,6 +239,8 @@ def parse(text: str, path: Path) -> Loaded:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deep") from error
     warnings = list(_drop_unknown(tables, str(path)))
     try:
         config = msgspec.convert(tables, Config)

@@ -15,10 +15,11 @@
 #include "xybridd.h"
 
 int main(int count, char **words) {
-    if (count != 4) {
-        fprintf(stderr, "usage: %s APP MODEL VERSION <LATENCIES\n", words[0]);
+    if (count != 4 && count != 5) {
+        fprintf(stderr, "usage: %s APP MODEL VERSION [SECONDS_TO_WAIT_AT_THE_END] <LATENCIES\n", words[0]);
         return 2;
     }
+    int patience_s = count == 5 ? atoi(words[4]) : 10;
     xybridd *telemetry = xybridd_open(words[1], "1.0");
     char line[4096];
     setvbuf(stdin, NULL, _IONBF, 0); /* or poll would not know of lines that were read already */
@@ -39,9 +40,9 @@ int main(int count, char **words) {
         else
             xybridd_error(telemetry, line, words[2], words[3]);
     }
-    bool home = xybridd_end(telemetry, 10000);
+    bool home = xybridd_end(telemetry, patience_s * 1000);
     if (!home)
-        fprintf(stderr, "%s: no daemon took all of it within 10 s; the rest is lost\n", words[0]);
+        fprintf(stderr, "%s: no daemon took all of it within %d s; the rest is lost\n", words[0], patience_s);
     struct xybridd_counts counts = xybridd_counted(telemetry);
     printf("session=%s recorded=%llu acknowledged=%llu dropped=%llu refused=%llu connections=%lu\n",
            xybridd_session_id(telemetry), counts.recorded, counts.acknowledged, counts.dropped, counts.refused,

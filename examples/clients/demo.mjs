@@ -10,9 +10,9 @@ import { createInterface } from "node:readline";
 
 import { Client } from "./xybridd.mjs";
 
-const [app, model, version] = argv.slice(2);
+const [app, model, version, patience = "10"] = argv.slice(2);
 if (version === undefined) {
-  stderr.write("usage: node demo.mjs APP MODEL VERSION <LATENCIES\n");
+  stderr.write("usage: node demo.mjs APP MODEL VERSION [SECONDS_TO_WAIT_AT_THE_END] <LATENCIES\n");
   exit(2);
 }
 const telemetry = new Client(app, "1.0");
@@ -22,8 +22,8 @@ for await (const line of createInterface({ input: stdin, crlfDelay: Infinity }))
     telemetry.inference(model, version, latencyMs, { hardware_used: "cpu", execution_target: "local" });
   else telemetry.error(line, model, version);
 }
-const home = await telemetry.end(10_000);
-if (!home) stderr.write("demo.mjs: no daemon took all of it within 10 s; the rest is lost\n");
+const home = await telemetry.end(Number(patience) * 1000);
+if (!home) stderr.write(`demo.mjs: no daemon took all of it within ${patience} s; the rest is lost\n`);
 const { recorded, acknowledged, dropped, refused, connections } = telemetry.counts;
 stdout.write(
   `session=${telemetry.sessionId} recorded=${recorded} acknowledged=${acknowledged} dropped=${dropped} ` +

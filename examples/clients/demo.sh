@@ -7,8 +7,8 @@
 set -eu
 . "$(dirname "$0")/xybridd.sh"
 
-if [ $# -ne 3 ]; then
-    echo "usage: $0 APP MODEL VERSION <LATENCIES" >&2
+if [ $# -ne 3 ] && [ $# -ne 4 ]; then
+    echo "usage: $0 APP MODEL VERSION [SECONDS_TO_WAIT_AT_THE_END] <LATENCIES" >&2
     exit 2
 fi
 xybridd_open "$1" 1.0
@@ -16,8 +16,8 @@ while IFS= read -r line; do
     xybridd_inference "$2" "$3" "$line" cpu || xybridd_error "$line" "$2" "$3"
 done
 home=0
-if ! xybridd_end 10; then
-    echo "$0: no daemon took all of it within 10 s; the rest is lost" >&2
+if ! xybridd_end "${4:-10}"; then
+    echo "$0: no daemon took all of it within ${4:-10} s; the rest is lost" >&2
     home=1
 fi
 echo "session=$xybridd_session_id recorded=$xybridd_recorded acknowledged=$xybridd_acknowledged" \

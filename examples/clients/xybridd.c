@@ -658,7 +658,7 @@ bool xybridd_flush(xybridd *client, int timeout_ms) {
 }
 
 bool xybridd_end(xybridd *client, int timeout_ms) {
-    if (client == NULL || client->counts.recorded == 0)
+    if (client == NULL || client->counts.recorded + client->counts.connections == 0)
         return true;
     client->ending = client->hurry = true;
     client->ended = false;

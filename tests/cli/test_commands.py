@@ -84,8 +84,8 @@ def test_status_for_people_and_programs(daemon: Daemon) -> None:
     assert found["state"] == "ok"
     assert found["pid"] == daemon.pid
     shown = daemon.xybridd("status").stdout
-    assert "1 counted of 1 received" in shown
-    assert "1 active, 1 stored" in shown
+    assert "1 received = 1 counted" in shown
+    assert "1 of 1 sessions active" in shown
 
 
 @pytest.mark.parametrize(

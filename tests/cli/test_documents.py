@@ -36,7 +36,9 @@ def test_commands_that_are_shown_exist(document: Path) -> None:
         leaf = not isinstance(command, click.Group) or command.invoke_without_command
         bare = not rest or rest[0].startswith("-")
         assert leaf or bare, f"{document.name}: xybridd {shown}"
-        options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        options = {
+            option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+        } | {"--help"}
         for word in rest:
             assert not word.startswith("--") or word.partition("=")[0] in options, f"{document.name}: xybridd {shown}"
 

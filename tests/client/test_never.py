@@ -302,7 +302,7 @@ def test_what_goes_wrong_is_said_once(folder: Path, caplog: pytest.LogCaptureFix
     caplog.set_level(logging.DEBUG)
     client = xybridd.connect(app="a", socket=folder / "nobody")
     record_all(client, 10)
-    until(lambda: client._flusher is not None and client._flusher._retry_s > 0.1, "some attempts")
+    until(lambda: client._flusher is not None and client._flusher._carrier.retry_s > 0.1, "some attempts")
     for _ in range(100):
         client.record_inference("m", "1", float("nan"))
         client.record_inference(None, "1", 1)  # type: ignore[arg-type]

@@ -313,6 +313,12 @@ def test_uploads(told: dict[str, Any] | None, topic: Topic, level: Level) -> Non
     assert of(upload.judge(upload.UploadFacts(status=told, by_daemon=True)), topic).level is level
 
 
+def test_a_problem_that_says_what_to_run_is_mended_by_that() -> None:
+    told = sending(**OFF, problems=["/k may be read by others and is not used; run: chmod 600 /k"])
+    finding = of(upload.judge(upload.UploadFacts(status=told, by_daemon=True)), upload.UPLOAD)
+    assert (finding.says, finding.mend) == ("/k may be read by others and is not used", "chmod 600 /k")
+
+
 @pytest.mark.parametrize(
     ("keys", "by_daemon", "level"),
     [
@@ -391,3 +397,13 @@ def test_whatever_needs_mending_names_a_command_and_says_why() -> None:
     ]
     assert len(make) > 30
     assert all(finding("says", "mend").why for finding in make)
+
+
+def test_damage_that_was_mended_in_its_place_never_has_the_whole_folder_removed() -> None:
+    in_place = {"at_ms": 0, "set_aside": "", "reason": "the ledger does not agree", "rows_saved": 0}
+    facts = storage.DatabaseFacts(
+        path="/data/xybridd.db", looked="daemon", salvages=(in_place,), set_aside=("xybridd.db.damaged-1",)
+    )
+    found = of(storage.judge_database(facts), storage.SALVAGE)
+    assert found.mend == "rm /data/xybridd.db.damaged-1*"
+    assert "saved" not in found.says

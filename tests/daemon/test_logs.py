@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -98,3 +99,26 @@ def test_a_log_that_nobody_reads_any_more_does_not_end_it(make_daemon: Callable[
     daemon.process.stderr.close()
     assert daemon.status()["state"] == "ok"
     assert daemon.stop() == 0
+
+
+def test_a_first_run_at_a_terminal_ends_with_a_green_line(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    for recorded, colour in ((False, True), (True, False)):
+        leader, follower = os.openpty()
+        daemon.process = subprocess.Popen(
+            [sys.executable, "-m", "xybridd", "run"], env=daemon.env, stderr=follower, stdin=subprocess.DEVNULL
+        )
+        os.close(follower)
+        seen = b""
+        while b"xybridd record inference" not in seen and b"ready" not in seen:
+            seen += os.read(leader, 4096)
+        if colour:
+            while b"\x1b[32mit runs; in another terminal: xybridd record inference" not in seen:
+                seen += os.read(leader, 4096)
+        assert recorded or daemon.xybridd("record", "inference", "m", "1", "5").returncode == 0
+        assert daemon.stop() == 0
+        with suppress(OSError):  # the other end is closed: Linux says EIO
+            while piece := os.read(leader, 4096):
+                seen += piece
+        os.close(leader)
+        assert (b"in another terminal" in seen) is colour

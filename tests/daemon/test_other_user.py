@@ -35,6 +35,28 @@ for number, (method, params) in enumerate(json.load(sys.stdin)):
 """
 
 
+#: Becomes the user, watches records, and when it is told to go on records one; prints each line that it gets.
+WATCHING_STRANGER = """
+import json, os, socket, sys
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+sock = socket.socket(socket.AF_UNIX)
+sock.settimeout(30)
+sock.connect(sys.argv[1])
+reader = sock.makefile("rb")
+def send(number, method, **params):
+    request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+    sock.sendall(json.dumps(request).encode() + b"\\n")
+send(1, "records.watch")
+print(reader.readline().decode().strip(), flush=True)
+sys.stdin.readline()
+send(2, "record.inference", model_id="theirs", version="1", latency_ms=1)
+for line in reader:
+    print(line.decode().strip())
+    if b'"id":2' in line:
+        break
+"""
+
+
 @pytest.fixture(scope="module")
 def config() -> str:
     return '[socket]\nmode = "0666"\n'
@@ -165,3 +187,23 @@ def test_the_socket_is_the_owners_alone_unless_configured(daemon: Daemon) -> Non
     with pytest.raises(subprocess.CalledProcessError) as caught:
         as_nobody(daemon, ("daemon.status", {}))
     assert "PermissionError" in caught.value.stderr
+
+
+def test_another_user_watches_no_records_but_its_own(served: Daemon) -> None:
+    """It records itself while it watches: what it is told first is its own, though the owner's came before."""
+    wire, session_id = producer(served)
+    with wire:
+        served.folder.chmod(0o755)
+        process = subprocess.Popen(
+            [sys.executable, "-c", WATCHING_STRANGER, str(served.socket), str(NOBODY)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert "result" in json.loads(process.stdout.readline())
+        batch(wire, 1)
+        out, _ = process.communicate("go\n", timeout=60)
+        told = [json.loads(line) for line in out.splitlines()]
+    params = [each["params"] for each in told if each.get("method") == "records.counted"]
+    assert [[record["model_id"] for record in each["records"]] for each in params] == [["theirs"]]
+    assert params[0]["session_id"] != session_id

@@ -57,11 +57,12 @@ def _needs(tool: str, package: str) -> None:
 class Demo:
     """One of them at work. What it is fed are the latencies 1, 2, 3 …, so that their sum says which of them came."""
 
-    def __init__(self, command: list[str], daemon: Daemon, *names: str) -> None:
+    def __init__(self, command: list[str], daemon: Daemon, *names: str, patience_s: float = PATIENCE_S) -> None:
+        """``names``: of the app, the model and its version; ``patience_s``: how long it waits for a daemon at its end."""
         self.app = names[0]
         self.fed = 0
         self.process = subprocess.Popen(
-            [*command, *names],
+            [*command, *names, str(int(patience_s))],
             env={**daemon.env, "TMPDIR": str(daemon.folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -32,6 +32,12 @@ def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return command_of(request.param, tmp_path_factory.mktemp("client"))
 
 
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """All of them."""
+    return {client: command_of(client, tmp_path_factory.mktemp("client")) for client in CLIENTS}
+
+
 @pytest.fixture
 def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
     return make_daemon(CONFIG)
@@ -66,7 +72,7 @@ def records_and_ends(daemon: Daemon, command: list[str]) -> None:
         demo.feed(120)
         demo.feed_lines([b"187.5", b"CUDA out of memory"])
         code, report, said = demo.end()
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, ""), daemon.said()
     assert (report["recorded"], report["acknowledged"], report["dropped"], report["refused"]) == (122, 122, 0, 0)
     found = shown(daemon, report["session"])
     assert (found["total_inferences"], found["error_count"]) == (121, 1)
@@ -86,7 +92,7 @@ def test_hostile_names_come_through(daemon: Daemon, command: list[str]) -> None:
         demo.feed_lines(line.encode() for line in lines)
         demo.feed_lines([b"lat\xe9in", b"over\xc0\xafflow", b"cut \xe4\xb8"])
         code, report, said = demo.end()
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, ""), daemon.said()
     assert report["acknowledged"] == report["recorded"] == 4 + len(lines)
     found = shown(daemon, report["session"])
     assert found["models_used"] == [HOSTILE]
@@ -96,15 +102,16 @@ def test_hostile_names_come_through(daemon: Daemon, command: list[str]) -> None:
     assert messages == {*lines, "lat\ufffdin", "over\ufffdflow", "cut \ufffd"}
 
 
-def test_names_that_are_too_long_are_cut_and_the_batch_is_taken(daemon: Daemon, command: list[str]) -> None:
+def test_names_that_are_too_long_are_cut_and_the_batch_is_taken(daemon: Daemon, commands: dict[str, list[str]]) -> None:
     daemon.start()
-    with Demo(command, daemon, "é" * 500, "😀" * 1000, "v" * 500) as demo:
-        demo.feed(3)
-        demo.feed_lines([b"x" * 3000])
-        code, report, _ = demo.end()
-    assert (code, report["acknowledged"]) == (0, 4)
-    found = shown(daemon, report["session"])
-    assert (found["models_used"], found["extensions"]["app"]) == (["😀" * 256], "é" * 128)
+    for client, command in commands.items():
+        with Demo(command, daemon, "é" * 500, "😀" * 1000, "v" * 500) as demo:
+            demo.feed(3)
+            demo.feed_lines([b"x" * 3000])
+            code, report, _ = demo.end()
+        assert (code, report["acknowledged"]) == (0, 4), client
+        found = shown(daemon, report["session"])
+        assert (found["models_used"], found["extensions"]["app"]) == (["😀" * 256], "é" * 128), client
 
 
 def test_started_before_the_daemon_it_waits_for_it(daemon: Daemon, command: list[str]) -> None:
@@ -148,8 +155,8 @@ def test_past_its_bounds_it_drops_and_says_how_many(daemon: Daemon, command: lis
     assert (ledger["dropped_by_clients"], ledger["missing_batches"]) == (report["dropped"], 0)
 
 
-def test_it_finds_the_users_socket_without_being_told(
-    make_daemon: Callable[..., Daemon], folder: Path, command: list[str]
+def test_they_find_the_users_socket_without_being_told(
+    make_daemon: Callable[..., Daemon], folder: Path, commands: dict[str, list[str]]
 ) -> None:
     daemon = make_daemon(CONFIG)
     daemon.socket = folder / "xybridd" / "xybridd.sock"
@@ -159,22 +166,27 @@ def test_it_finds_the_users_socket_without_being_told(
     told = dict(daemon.env)
     del daemon.env["XYBRIDD_SOCKET"]
     daemon.env["XDG_RUNTIME_DIR"] = str(folder)
-    with Demo(command, daemon, "finder", "m", "1") as demo:
-        demo.feed(3)
-        code, report, _ = demo.end()
+    for client, command in commands.items():
+        with Demo(command, daemon, client, "m", "1") as demo:
+            demo.feed(3)
+            code, report, _ = demo.end()
+        assert (code, report["acknowledged"]) == (0, 3), client
     daemon.env = told
-    assert (code, report["acknowledged"]) == (0, 3)
-    assert counted(daemon, "finder") == 3
+    assert [counted(daemon, client) for client in CLIENTS] == [3] * len(CLIENTS)
 
 
-def test_without_telemetry_wanted_nothing_is_recorded(daemon: Daemon, command: list[str]) -> None:
+def test_without_telemetry_wanted_nothing_is_recorded(daemon: Daemon, commands: dict[str, list[str]]) -> None:
     daemon.start()
-    daemon.env["DO_NOT_TRACK"] = "1"
-    with Demo(command, daemon, "declined", "m", "1") as demo:
-        demo.feed(60)
-        code, report, _ = demo.end()
-    assert (code, report["recorded"]) == (0, 0)
-    assert sessions(daemon, "declined") == []
+    for name, value in (("DO_NOT_TRACK", "1"), ("XYBRID_TELEMETRY_OPTOUT", "Yes")):
+        told = dict(daemon.env)
+        daemon.env[name] = value
+        for client, command in commands.items():
+            with Demo(command, daemon, client, "m", "1") as demo:
+                demo.feed(60)
+                code, report, _ = demo.end()
+            assert (code, report["recorded"]) == (0, 0), client
+        daemon.env = told
+    assert daemon.status()["sessions"]["stored"] == 0
 
 
 def test_the_daemon_is_killed_while_it_sends_and_everything_is_counted_once(daemon: Daemon, command: list[str]) -> None:
@@ -192,7 +204,7 @@ def test_the_daemon_is_killed_while_it_sends_and_everything_is_counted_once(daem
             demo.feed(200)
             daemon.start()
         code, report, said = demo.end()
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, ""), daemon.said()
     assert (report["recorded"], report["acknowledged"], report["dropped"]) == (demo.fed, demo.fed, 0)
     assert report.get("connections", 4) >= 4
     (session,) = sessions(daemon, "survivor")
@@ -222,11 +234,10 @@ def test_a_session_that_somebody_else_ended_is_followed_by_another(daemon: Daemo
 
 
 def test_a_session_lives_as_long_as_its_app_and_no_longer(
-    make_daemon: Callable[..., Daemon], tmp_path_factory: pytest.TempPathFactory
+    make_daemon: Callable[..., Daemon], commands: dict[str, list[str]]
 ) -> None:
     """All of them at once, beside a witness whose connection broke: it shows that their time would be up."""
     daemon = make_daemon("[session]\nlost_after_s = 3\n").start()
-    commands = {client: command_of(client, tmp_path_factory.mktemp("client")) for client in CLIENTS}
     with ExitStack() as stack:
         demos = [stack.enter_context(Demo(command, daemon, client, "m", "1")) for client, command in commands.items()]
         for demo in demos:
@@ -242,18 +253,42 @@ def test_a_session_lives_as_long_as_its_app_and_no_longer(
         until(lambda: all(ends_of(daemon, client) == ["client_lost"] for client in CLIENTS), "the killed to be lost")
 
 
+def test_a_daemon_that_has_enough_gets_it_later(
+    make_daemon: Callable[..., Daemon], commands: dict[str, list[str]]
+) -> None:
+    """Only one answer may wait for the disk, so they are in each other's way."""
+    daemon = make_daemon("[limits]\nmax_waiting_answers = 1\n[storage]\ncommit_interval_ms = 300\n").start()
+    with ExitStack() as stack:
+        demos = [stack.enter_context(Demo(command, daemon, client, "m", "1")) for client, command in commands.items()]
+
+        def were_refused() -> bool:
+            for demo in demos:
+                demo.feed(5)
+            rejected: dict[str, int] = daemon.status()["ledger"]["rejected"]
+            return rejected.get("overloaded", 0) >= 10
+
+        until(were_refused, "some to be told to come later")
+        reports = {demo.app: (demo.fed, demo.end()) for demo in demos}
+    for client, (fed, (code, report, _)) in reports.items():
+        assert (code, report["acknowledged"], report["refused"]) == (0, fed, 0), client
+        assert shown(daemon, report["session"])["total_latency_ms"] == sum_up_to(fed), client
+    assert daemon.status()["ledger"]["missing_batches"] == 0
+
+
 def ends_of(daemon: Daemon, app: str) -> list[str | None]:
     return [session["end_reason"] for session in sessions(daemon, app)]
 
 
 def test_what_was_acknowledged_is_there_when_the_daemon_never_came_back(
-    daemon: Daemon, tmp_path_factory: pytest.TempPathFactory
+    daemon: Daemon, commands: dict[str, list[str]]
 ) -> None:
-    """All of them at once, since each waits ten seconds before it gives up. Nothing is there twice, and no gap."""
-    commands = {client: command_of(client, tmp_path_factory.mktemp("client")) for client in CLIENTS}
+    """All of them at once, since each waits before it gives up. Nothing is there twice, and no gap."""
     daemon.start()
     with ExitStack() as stack:
-        demos = [stack.enter_context(Demo(command, daemon, client, "m", "1")) for client, command in commands.items()]
+        demos = [
+            stack.enter_context(Demo(command, daemon, client, "m", "1", patience_s=3))
+            for client, command in commands.items()
+        ]
 
         def all_send() -> bool:
             for demo in demos:

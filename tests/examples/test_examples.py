@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import wave
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integrations import test_llama_cpp, tiny_tdnn, tiny_whisper
 from tests.support import PATIENCE_S, until
 
 if TYPE_CHECKING:
@@ -120,3 +122,36 @@ def test_the_examples_with_one_line_record(
     app = example.replace("_", "-")
     found = json.loads(daemon.xybridd("sessions", "show", "--app", app, "--json").stdout)
     assert (found["total_inferences"], found["error_count"]) == (inferences, errors)
+
+
+@pytest.mark.parametrize("library", ["faster_whisper", "llama_cpp", "sherpa_onnx"])
+def test_the_examples_that_are_given_a_model_record(daemon: Daemon, folder: Path, library: str) -> None:
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    place, heard = folder / "tiny", folder / "silence.wav"
+    if library == "faster_whisper":
+        tiny_whisper.write_model(place)
+        given = [place, heard]
+    elif library == "llama_cpp":
+        test_llama_cpp.write_model(folder / "tiny.gguf")
+        given = [folder / "tiny.gguf"]
+    else:
+        tiny_tdnn.write_model(place)
+        given = [place / "model.onnx", place / "tokens.txt", heard]
+    with wave.open(str(heard), "wb") as audio:
+        audio.setnchannels(1)
+        audio.setsampwidth(2)
+        audio.setframerate(16_000)
+        audio.writeframes(bytes(2 * 16_000))
+    name = library.replace("_", "-") + "-app"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{library}_app.py"), *map(str, given)],
+        env=daemon.env,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(daemon.xybridd("sessions", "show", "--app", name, "--json").stdout)
+    assert found["total_inferences"] == 1
+    assert list(found["by_model"]) == ["tiny@"]

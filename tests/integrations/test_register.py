@@ -56,7 +56,10 @@ class BrokenAtOnce(Plain):
 
 @pytest.mark.parametrize("call", [xybridd.instrument, xybridd.uninstrument])
 def test_an_unknown_name_is_answered_with_the_known_ones(call: Callable[[str], None]) -> None:
-    with pytest.raises(ValueError, match=r"'tensorfloat' is nothing .*: llama_cpp, onnxruntime, openai, transformers"):
+    with pytest.raises(
+        ValueError,
+        match=r"'tensorfloat' is nothing .*: faster_whisper, llama_cpp, onnxruntime, openai, sherpa_onnx, transformers",
+    ):
         call("tensorfloat")
 
 

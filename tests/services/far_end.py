@@ -139,7 +139,8 @@ async def desk(
     jitter: float = 1.0,
     **more: Any,
 ) -> AsyncIterator[Desk]:
-    async with bench(folder, clock, boot_id=boot_id) as b:
+    early = () if "off_reason" in more else sinks or ("xybrid",)
+    async with bench(folder, clock, boot_id=boot_id, sinks=early) as b:
         far = far or {sink: FarEnd() for sink in sinks or ("xybrid",)}
         ends = iter(far.values())
         state = [DeviceState(HardwareCapabilities(), {})]

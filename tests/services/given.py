@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xybridd.core.changes import Changes
+    from xybridd.core.delivery import SinkName
     from xybridd.protocol.records import Record
 
 OWNER, ADA, BOB = 500, 1000, 1001
@@ -139,12 +140,13 @@ async def bench(
     boot_id: str = "boot",
     commit_interval_s: float = 0.0,
     max_sessions: int = 1000,
+    sinks: tuple[SinkName, ...] = (),
 ) -> AsyncIterator[Bench]:
     clock = clock or ManualClock()
     store = FailingStore(folder)
     store.lock()
-    await store.open(clock.wall_ms())
     try:
+        await store.open(clock.wall_ms())
         recorder = Recorder(
             store=store,
             sampler=StillSampler(clock),
@@ -160,6 +162,7 @@ async def bench(
             lifetimes=Lifetimes(),
             commit_interval_s=commit_interval_s,
         )
+        recorder.pending.sinks = sinks
         await recorder.resume()
         yield Bench(store, recorder, clock)
         await recorder.committer.drain()

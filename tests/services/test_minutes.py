@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from tests.core.given import call, error
@@ -186,5 +187,29 @@ def test_minutes_are_read_page_by_page_in_their_order_with_the_open_ones_at_the_
             assert shown(await pages(b, since_ms=began_ms)) == [(hers, 9, 0, True)]
             assert len(await pages(b, until_ms=began_ms)) == 6
             assert await calls_by_minute(b, hers) == [1, 2, 3], "reading closes nothing"
+
+    run(test())
+
+
+def test_others_have_their_turn_while_a_long_page_is_made_ready(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            link, _ = await b.bound()
+            for seq in range(1, 41):
+                await b.batch(link, seq, [call()])
+                await pass_minute(b)
+            page = await b.store.minute_page(MinuteFilter(limit=100))
+
+            async def already_read(wanted: MinuteFilter) -> Any:  # noqa: ARG001
+                return page
+
+            b.store.minute_page = already_read  # type: ignore[method-assign]
+            reading = asyncio.create_task(b.recorder.minutes(b.link(OWNER), MinuteFilter(limit=100)))
+            turns = 0
+            while not reading.done():
+                await asyncio.sleep(0)
+                turns += 1
+            assert len((await reading).minutes) == 40
+            assert turns >= 5
 
     run(test())

@@ -20,7 +20,7 @@ from tests.services.given import (
     run,
     until,
 )
-from xybridd.core.registry import Identity
+from xybridd.core.registry import Identity, Registry
 from xybridd.errors import (
     CorruptDatabase,
     HelloRequired,
@@ -75,6 +75,28 @@ def test_a_batch_that_comes_again_before_it_is_durable_waits_like_the_first(tmp_
             assert second.done()
             assert await b.calls(session_id) == 1
             await b.balances()
+
+    run(test())
+
+
+def test_who_only_reads_or_says_hello_costs_no_memory(tmp_path: Path) -> None:
+    """One connection, and no commit that would let go of what is not used."""
+
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            link, made = await b.producer(), []
+            for _ in range(3 * Registry.KEPT):
+                made.append((await b.bound(link))[1])
+                await b.recorder.end(link, None)
+            await b.settled()
+            reader, registry = b.link(OWNER), b.recorder.registry
+            for session_id in made:
+                assert (await b.recorder.metrics(reader, session_id)).session_id == session_id
+                assert len(registry.sessions) <= 2 * Registry.KEPT
+            for _ in range(3 * Registry.KEPT):
+                await b.recorder.hello(reader, Identity(OWNER, "app", str(uuid4())), None)
+                assert reader.producer in registry.producers.values()
+                assert len(registry.producers) <= 2 * Registry.KEPT + 1
 
     run(test())
 
@@ -377,7 +399,7 @@ def test_one_proposed_id_is_one_session_however_it_is_started(tmp_path: Path) ->
             links = [await b.producer(client_id=CLIENT) for _ in range(3)]
             await asyncio.gather(*(b.recorder.start(link, session_id, None, {}) for link in links))
             tracked = b.recorder.registry.sessions[session_id]
-            assert tracked.attached == {link.link_id for link in links}
+            assert set(tracked.attached) == {link.link_id for link in links}
             for seq, link in enumerate(links, start=1):
                 await b.batch(link, seq)
             assert await b.calls(session_id) == 3

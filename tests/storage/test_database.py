@@ -233,13 +233,16 @@ def test_junk_in_the_header_is_set_aside_whole(copy: Path) -> None:
     with copy.open("r+b") as file:
         file.write(b"junk" * 32)
     before = copy.read_bytes()
+    logged = copy.with_name(f"{copy.name}-wal").exists()
     with closing(open_database(copy, NOW_MS)) as connection:
         everything_is_readable(connection)
         ((name, _),) = salvages(connection)
         counted, accounted = ledger_of(connection)
         assert counted == accounted
     kept = copy.with_name(name)
-    assert kept.read_bytes() == before
+    # SQLite may have moved the log into it, whose newer pages take the place of older ones.
+    assert kept.read_bytes()[:1024] == before[:1024]
+    assert kept.read_bytes() == before or logged
     assert kept in set_aside(copy)
 
 
@@ -389,7 +392,7 @@ def test_a_salvage_that_was_cut_off_is_done_at_the_next_start(
 
     opens = partial(asyncio.run, salvaged_in_use()) if found == "in use" else partial(open_database, path, NOW_MS)
     with monkeypatch.context() as patch:
-        patch.setattr("xybridd.storage.opening._copy_rows", cut_off)
+        patch.setattr("xybridd.storage.remains.Remains.copy_rows", cut_off)
         with pytest.raises(Killed):
             opens()
     with closing(open_database(path, NOW_MS)) as connection:

@@ -19,7 +19,7 @@ import psutil
 from tests.daemon.scenes import new_id
 from tests.support import PATIENCE_S, Daemon, WireFailure, until
 from tests.survival.scene import config, give_key
-from tests.torture.journal import Standing, Wanted, wanted_by_client
+from tests.torture.journal import Standing, Wanted, id_of, wanted_by_client
 from xybridd.testing import Behaviour, Receiver
 
 if TYPE_CHECKING:
@@ -28,18 +28,23 @@ if TYPE_CHECKING:
 #: The kinds of producers, in the order in which they are started.
 KINDS = ("raw", "raw", "steady", "raw", "forking")
 
+#: Where exports go to as well: the daemon's other sink.
+EXPORTS_NAME = "exports.jsonl"
+
 #: How long producers may take to bring home what they have.
 HOME_S = 150.0
 
-#: What the receiver may do to a request; each for a share of them, several at once.
+#: What the receiver never takes: a batch of more than so many. Always, for one that took a batch, did not say so, and then
+#: refuses the same as too large gets its parts once more, under keys of their own.
+MOST_EVENTS = 20
+
+#: What else the receiver may do to a request; each for a share of them, several at once.
 MISHAPS = (
     Behaviour("status", status=500),
     Behaviour("status", status=503, retry_after="1"),
     Behaviour("status", status=500, takes=True),
     Behaviour("status", status=429, retry_after="2"),
     Behaviour("status", status=401),
-    Behaviour("status", status=413),
-    Behaviour("too_large", limit=2),
     Behaviour("reset_before"),
     Behaviour("reset_during"),
     Behaviour("reset_after"),
@@ -87,6 +92,11 @@ class Worker:
     @property
     def is_raw(self) -> bool:
         return self.kind == "raw"
+
+    @property
+    def first_session(self) -> str:
+        """Of a producer that speaks lines."""
+        return id_of(self.journal.stem, "session", 0)
 
     def start(self) -> Worker:
         script = "tests.torture.producer_raw" if self.is_raw else "tests.torture.producer_client"
@@ -180,7 +190,8 @@ class Arena:
     sweep: Counter[str] = field(default_factory=Counter)
     #: Sessions made to be forgotten: how many records each has, while it is there.
     doomed: dict[str, int] = field(default_factory=dict)
-    #: Those whose forgetting was acknowledged.
+    #: Those whose forgetting was asked for, and those of which that was acknowledged.
+    asked_to_forget: set[str] = field(default_factory=set)
     forgotten: set[str] = field(default_factory=set)
 
     @classmethod
@@ -192,11 +203,16 @@ class Arena:
             receiver.url,
             storage="quota_mib = 1024",
             upload="snapshot_interval_s = 5",
-            more="[session]\nlost_after_s = 2\n",
+            more=f'[session]\nlost_after_s = 2\n[file]\npath = "{home / EXPORTS_NAME}"\n',
         ).replace("commit_interval_ms = 0", "commit_interval_ms = 30")
         daemon = TracedDaemon(home, text)
         give_key(daemon)
         return cls(folder, random.Random(seed), receiver, daemon)
+
+    @property
+    def exports(self) -> Path:
+        """What the sink `file` wrote."""
+        return self.daemon.folder / EXPORTS_NAME
 
     # Producers
 
@@ -252,9 +268,18 @@ class Arena:
                 noise.acknowledged += 1
 
     def upset_receiver(self) -> None:
-        """Other misbehaviours than before, and no waiting for what came of the last."""
+        """Other misbehaviours than before, and no waiting for what came of the last.
+
+        Large batches and the first session of each producer of lines it refuses whatever its mood: those are dead letters.
+        """
         chance = self.chance
-        chosen = [
+        chosen = [Behaviour("too_large", times=None, limit=MOST_EVENTS)]
+        chosen += [
+            Behaviour("poisoned", times=None, status=422, session_id=worker.first_session)
+            for worker in self.workers
+            if worker.is_raw
+        ]
+        chosen += [
             Behaviour(**{**_fields(each), "times": None, "share": chance.uniform(0.1, 0.6)})
             for each in chance.sample(MISHAPS, chance.randint(0, 4))
         ]

@@ -31,6 +31,7 @@ ATTACKS = (
     Attack("kill while starting", 3, on_process.kill_while_starting),
     Attack("kill at a call of a commit", 8, on_process.kill_at_commit_call, traces=True),
     Attack("kill at a call of an opening", 4, on_process.kill_at_opening_call, traces=True),
+    Attack("senders killed", 2, on_process.kill_senders),
     Attack("freeze", 2, on_process.freeze),
     Attack("restart storm", 2, on_process.restart_storm),
     Attack("two daemons", 2, on_process.two_daemons),

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 LEG_S = 90.0
 
+#: What the daemon's memory may grow by, whoever does what.
+MOST_GROWTH_MIB = 100.0
+
 
 @dataclass
 class Summary:
@@ -115,6 +118,8 @@ def run(plan: Plan) -> Summary:
                 arena.end()
             summary.violations += arena.violations
             summary.figures = arena.figures
+            if arena.memory.peak > arena.memory.first + MOST_GROWTH_MIB:
+                summary.violations.append(f"the daemon's memory grew to {arena.memory.peak:.0f} MiB")
             summary.rss_mib = {name: round(value, 1) for name, value in asdict(arena.memory).items()}
     finally:
         if plan.keep is not None and not summary.passed:

@@ -10,9 +10,10 @@ import sys
 import time
 
 from xybridd.daemon.lean import import_asyncio_without_ssl
+from xybridd.services.clock import SystemClock
 
 
-class FastClock:
+class FastClock(SystemClock):
     factor = 1.0
     _wall_ns = time.time_ns()
     _started_s = time.monotonic()

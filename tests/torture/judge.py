@@ -6,6 +6,7 @@ there twice. Of a producer that came home both bounds are the same, so that one 
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import time
@@ -184,8 +185,11 @@ def strangers(
             verdict.spurious += records
             verdict.say(f"session {session_id} of {app!r}, {records} records, was begun by nobody")
     for session_id in arena.doomed.keys() - arena.forgotten - found.keys():
-        # Its forgetting was asked for, and the daemon died: it may be gone. Only once the judge saw that, it stays gone.
-        arena.forgotten.add(session_id)
+        if session_id in arena.asked_to_forget:
+            arena.forgotten.add(session_id)  # it died before it answered; what is gone once stays gone
+        else:
+            verdict.missing += arena.doomed[session_id]
+            verdict.say(f"session {session_id} is gone, and nobody asked for that")
     for app, oracle in arena.noise.items():
         short, over = max(0, oracle.acknowledged - noise[app]), max(0, noise[app] - oracle.sent)
         verdict.missing += short
@@ -197,64 +201,78 @@ def strangers(
 # What arrived
 
 
-def at_receiver(arena: Arena, wanted: dict[str, Wanted], verdict: Verdict) -> None:
+def at_receivers(arena: Arena, wanted: dict[str, Wanted], verdict: Verdict) -> None:
     """With a receiver that behaves: all is delivered; what became a dead letter has a reason, and then goes as well."""
     arena.receiver.misbehave()
-    drained(arena.daemon)
+    drain(arena)
     with arena.daemon.wire() as wire:
-        letters = dead_letters(wire)
+        letters = wire.call("upload.dead.list")["dead"]
         verdict.dead += len(letters)
         for letter in letters:
             if not letter["reason"]:
                 verdict.say(f"a dead letter without a reason: {letter}")
             wire.call("upload.dead.replay", export_id=letter["export_id"])
-    drained(arena.daemon)
     # A session whose producer was killed has its last export when it is given up as lost, some seconds later.
     deadline = time.monotonic() + LOST_WITHIN_S
-    while not (arrived := Arrived(arena, wanted)).complete and time.monotonic() < deadline:
+    while True:
+        drain(arena)
+        arrived = [
+            Arrived("the receiver", received(arena), wanted),
+            Arrived("the exports' file", written(arena), wanted),
+        ]
+        if all(each.complete for each in arrived) or time.monotonic() > deadline:
+            break
         arena.pause(0.3, 0.6)
-        drained(arena.daemon)
-    for row in arrived.twice:
-        verdict.spurious += 1
-        verdict.say(f"arrived {row['count']} times: {row}")
-    verdict.delivered = arrived.exports
-    for scope in arrived.ended:
-        verdict.compare("the receiver", scope, arrived.found.get(scope, Sums()), wanted[scope])
+    for each in arrived:
+        each.judge(wanted, verdict)
+    verdict.delivered = sum(len(each.exports) for each in arrived)
+
+
+def drain(arena: Arena) -> None:
+    for sink in ("xybrid", "file"):
+        drained(arena.daemon, sink)
 
 
 class Arrived:
-    """What the receiver has, under the names under which it is wanted."""
+    """What one sink has: the newest export of each session, under the names under which it is wanted."""
 
-    def __init__(self, arena: Arena, wanted: dict[str, Wanted]) -> None:
-        seen = arena.receiver.seen()
-        last = last_revisions(seen)
+    def __init__(self, where: str, exports: list[dict[str, Any]], wanted: dict[str, Wanted]) -> None:
+        self.where = where
+        self.exports = Counter((each["session"]["session_id"], each["extensions"]["revision"]) for each in exports)
+        last = {
+            each["session"]["session_id"]: each
+            for each in sorted(exports, key=lambda each: each["extensions"]["revision"])
+        }
         sums = {session_id: sums_of({**each["metrics"], "errors": each["errors"]}) for session_id, each in last.items()}
         apps = {session_id: each["extensions"]["app"] for session_id, each in last.items()}
-        self.exports = len(seen["counts"])
-        self.twice = [row for row in seen["counts"] if row["count"] != 1]
         self.found = by_scope(sums, apps, wanted)
-        self.ended = [scope for scope, each in wanted.items() if each.ended]
-        trial = Verdict()
-        for scope in self.ended:
-            trial.compare("", scope, self.found.get(scope, Sums()), wanted[scope])
-        self.complete = not trial.violations
+        self.complete = not self.judge(wanted, Verdict()).violations
+
+    def judge(self, wanted: dict[str, Wanted], verdict: Verdict) -> Verdict:
+        for (session_id, revision), count in self.exports.items():
+            if count != 1:
+                verdict.spurious += count - 1
+                verdict.say(f"{self.where} has revision {revision} of {session_id} {count} times")
+        for scope, each in wanted.items():
+            if each.ended:
+                verdict.compare(self.where, scope, self.found.get(scope, Sums()), each)
+        return verdict
 
 
-def dead_letters(wire: Any) -> list[dict[str, Any]]:
-    letters: list[dict[str, Any]] = wire.call("upload.dead.list")["dead"]
-    return letters
+def received(arena: Arena) -> list[dict[str, Any]]:
+    """By the receiver's own count: one export as often as it was counted."""
+    return [
+        event["payload"]
+        for batch in arena.receiver.seen()["batches"]
+        for event in batch["events"]
+        if event["event_type"] == "SessionExport"
+    ]
 
 
-def last_revisions(seen: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The newest export of each session that arrived."""
-    last: dict[str, tuple[int, dict[str, Any]]] = {}
-    for batch in seen["batches"]:
-        for event in batch["events"]:
-            if event["event_type"] == "SessionExport":
-                revision = event["payload"]["extensions"]["revision"]
-                if revision > last.get(event["session_id"], (-1, {}))[0]:
-                    last[event["session_id"]] = (revision, event["payload"])
-    return {session_id: payload for session_id, (_, payload) in last.items()}
+def written(arena: Arena) -> list[dict[str, Any]]:
+    lines = arena.exports.read_bytes().splitlines() if arena.exports.exists() else []
+    events = [json.loads(line) for line in lines]
+    return [event["payload"] for event in events if event["event_type"] == "SessionExport"]
 
 
 def complaints(log: Path) -> list[str]:
@@ -272,7 +290,7 @@ def judge(arena: Arena) -> Verdict:
     verdict = Verdict()
     arena.revive()
     wanted = wanted_of(arena)
-    at_receiver(arena, wanted, verdict)
+    at_receivers(arena, wanted, verdict)
     by_wire(arena, wanted, verdict)
     if (code := arena.daemon.stop()) != 0:
         verdict.say(f"the daemon ended with {code}")

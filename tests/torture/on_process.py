@@ -6,6 +6,8 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING
 
+import psutil
+
 from tests.daemon.scenes import new_id
 from tests.support import WireFailure, inference, until
 from tests.torture import tracing
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 #: How far the n-th call is swept, and how long one may be waited for.
 FARTHEST = {"pwrite64": 60, "fdatasync": 20, "fsync": 6, "sendto": 40, "write": 40, "openat": 10}
 DIES_WITHIN_S = 4.0
+
+SWEPT_AT_ONCE = 3
 
 FORGET_AT_ONCE = 12
 
@@ -43,13 +47,15 @@ def next_call(arena: Arena, calls: tuple[str, ...], where: str) -> tuple[str, in
 
 
 def kill_at_commit_call(arena: Arena) -> None:
-    """It dies as the n-th call begins, under load; each of its threads counts for itself."""
-    call, number = next_call(arena, tracing.COMMIT_CALLS, "commit")
-    log = arena.folder / "strace.log"
-    with tracing.attached(arena.daemon.pid, call, f"signal=KILL:when={number}", log):
-        died = wait_for_end(arena.daemon, DIES_WITHIN_S) is not None
-    arena.figures["syscalls_swept" if died else "syscalls_not_reached"] += 1
-    arena.figures["kills"] += died
+    """It dies as the n-th call begins, under load, some times over; each of its threads counts for itself."""
+    for _ in range(SWEPT_AT_ONCE):
+        if not arena.daemon.runs:
+            arena.daemon.start()
+        call, number = next_call(arena, tracing.COMMIT_CALLS, "commit")
+        with tracing.attached(arena.daemon.pid, call, f"signal=KILL:when={number}", arena.folder / "strace.log"):
+            died = wait_for_end(arena.daemon, DIES_WITHIN_S) is not None
+        arena.figures["syscalls_swept" if died else "syscalls_not_reached"] += 1
+        arena.figures["kills"] += died
 
 
 def kill_at_opening_call(arena: Arena) -> None:
@@ -74,6 +80,25 @@ def dies_opening(daemon: TracedDaemon, arena: Arena, call: str, number: int) -> 
         daemon.end()
     arena.figures["kills"] += code == -signal.SIGKILL
     return code == -signal.SIGKILL
+
+
+def kill_senders(arena: Arena) -> None:
+    """The processes that send for it die in the midst of a request, or hang."""
+    hung = []
+    for _ in range(arena.chance.randint(2, 5)):
+        arena.pause(0.05, 0.4)
+        for sender in psutil.Process(arena.daemon.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if arena.chance.random() < 0.3:
+                    sender.suspend()
+                    hung.append(sender)
+                else:
+                    sender.kill()
+                arena.figures["senders_killed"] += 1
+    arena.pause(0.0, 2.0)
+    for sender in hung:
+        with contextlib.suppress(psutil.Error):
+            sender.resume()
 
 
 def freeze(arena: Arena) -> None:
@@ -142,6 +167,7 @@ def kill_while_forgetting(arena: Arena) -> None:
     with tracing.attached(arena.daemon.pid, call, f"signal=KILL:when={number}", log):
         with contextlib.suppress(OSError, AssertionError), arena.daemon.wire() as wire:
             for session_id in made:
+                arena.asked_to_forget.add(session_id)
                 try:
                     wire.call("data.forget", session_id=session_id)
                 except WireFailure as failure:

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
+import tempfile
+from collections import Counter
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.daemon.scenes import database
-from tests.support import until
+from tests.support import RECEIVER_KEY, until
 from tests.torture import tracing
 from tests.torture.arena import Arena
 from tests.torture.campaign import Plan, run
-from tests.torture.journal import Journal, Standing, Sums, id_of, records_of
-from tests.torture.judge import Verdict, by_file, by_wire, wanted_of
+from tests.torture.journal import Journal, Standing, Sums, Wanted, id_of, records_of
+from tests.torture.judge import Arrived, Verdict, by_file, by_wire, wanted_of
+from xybridd.testing import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from xybridd.testing import Receiver
 
 SECONDS = float(os.environ.get("XYBRIDD_TORTURE_S", "0"))
 
@@ -48,21 +50,35 @@ def test_whatever_is_done_to_it_what_was_acknowledged_is_there_once(say: Callabl
 # The judge sees what it is there to see
 
 
-@pytest.fixture
-def judged(folder: Path, receiver: Receiver) -> Iterator[Arena]:
+@pytest.fixture(scope="module")
+def recorded() -> Iterator[Arena]:
     """A producer's journal, and a daemon that has what stands in it; stopped."""
-    arena = Arena.build(folder, 7, receiver)
-    arena.daemon.start()
-    try:
-        worker = arena.hire("raw")
-        until(lambda: len(Standing.read(worker.journal).kept) > 20, "batches to be acknowledged")
-        worker.call_home()
-        assert worker.home()["violations"] == []
-        arena.fresh_record()
-        arena.daemon.stop()
-        yield arena
-    finally:
-        arena.end()
+    home = Path(tempfile.mkdtemp(prefix="xyb-"))
+    with Receiver(key=RECEIVER_KEY) as receiver:
+        arena = Arena.build(home, 7, receiver)
+        try:
+            arena.daemon.start()
+            worker = arena.hire("raw")
+            until(lambda: len(Standing.read(worker.journal).kept) > 20, "batches to be acknowledged")
+            worker.call_home()
+            assert worker.home()["violations"] == []
+            arena.fresh_record()
+            arena.daemon.stop()
+            yield arena
+        finally:
+            arena.end()
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def judged(recorded: Arena) -> Iterator[Arena]:
+    """Whatever is done to its file is undone."""
+    whole = database(recorded.daemon).read_bytes()
+    yield recorded
+    recorded.daemon.end()
+    for part in ("-wal", "-shm"):
+        database(recorded.daemon).with_name(f"xybridd.db{part}").unlink(missing_ok=True)
+    database(recorded.daemon).write_bytes(whole)
 
 
 def verdict_on(arena: Arena) -> Verdict:
@@ -111,6 +127,34 @@ def test_a_record_that_no_journal_knows_is_found_by_the_wire(judged: Arena) -> N
     wanted[session_id].least.errors["boom"] += 3
     by_wire(judged, wanted, verdict)
     assert (verdict.missing, verdict.spurious) == (3, 1)
+
+
+def exported(session_id: str, revision: int, calls: int) -> dict[str, Any]:
+    """The parts of an export that are compared."""
+    model = {"model_id": "whisper", "call_count": calls, "total_latency_ms": 10 * calls}
+    return {
+        "session": {"session_id": session_id},
+        "metrics": {"by_model": [model]},
+        "errors": [],
+        "extensions": {"app": "raw", "revision": revision},
+    }
+
+
+@pytest.mark.parametrize(
+    ("calls", "missing", "spurious"),
+    [([2, 3], 0, 0), ([3, 2], 1, 0), ([2, 4], 0, 1), ([], 3, 0)],
+)
+def test_it_is_the_newest_export_that_must_be_right(calls: list[int], missing: int, spurious: int) -> None:
+    whole = Sums(Counter(whisper=3), Counter(whisper=30))
+    wanted = {"s": Wanted(whole, whole, ended=True)}
+    exports = [exported("s", revision, each) for revision, each in enumerate(calls, start=1)]
+    verdict = Arrived("here", exports, wanted).judge(wanted, Verdict())
+    assert (verdict.missing, verdict.spurious) == (missing, spurious)
+
+
+def test_an_export_that_arrived_twice_is_found() -> None:
+    verdict = Arrived("here", [exported("s", 1, 3)] * 3, {}).judge({}, Verdict())
+    assert (verdict.missing, verdict.spurious) == (0, 2)
 
 
 # The journal

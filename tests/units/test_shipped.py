@@ -122,6 +122,8 @@ def test_the_wheel_carries_them_as_they_are(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         inside = {name: packed.read(name) for name in packed.namelist() if "/units/files/" in name}
+        manual = [packed.read(name) for name in packed.namelist() if name.endswith("/share/man/man1/xybridd.1")]
     files = [path for folder in ("systemd", "launchd") for path in (ROOT / folder).rglob("*") if path.is_file()]
     assert len(files) == 7
+    assert manual == [(ROOT / "man/xybridd.1").read_bytes()]
     assert inside == {f"xybridd/units/files/{path.relative_to(ROOT)}": path.read_bytes() for path in files}

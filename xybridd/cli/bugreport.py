@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from xybridd.cli.output import json_bytes, say_done
 from xybridd.core.concealing import Concealer, secrets_in_url
 from xybridd.core.words import size
 from xybridd.errors import XybriddError
@@ -58,7 +59,7 @@ def bugreport(output: Path | None, *, preview: bool) -> None:
         return
     path = output or Path(time.strftime("xybridd-bugreport-%Y%m%d-%H%M%S.tar.gz"))
     _write(path, files)
-    click.secho(f"{path} is written ({size(path.stat().st_size)}); look through it: tar xzOf {path} | less", fg="green")
+    say_done(f"{path} is written ({size(path.stat().st_size)}); look through it: tar xzOf {path} | less")
 
 
 def _files() -> dict[str, bytes]:
@@ -74,7 +75,7 @@ def _files() -> dict[str, bytes]:
         if isinstance(found, str):
             text = concealer.text(found)
         else:
-            text = msgspec.json.format(msgspec.json.encode(concealer.value(found)), indent=2).decode() + "\n"
+            text = msgspec.json.format(json_bytes(concealer.value(found)), indent=2).decode() + "\n"
         files[part.name] = concealer.finished(text.encode("utf-8", "replace"))
         lines.append(f"{part.name:16}{size(len(files[part.name])):>10}  {part.what}\n")
     return {_MANIFEST: (_HEAD + "".join(lines)).encode(), **files}

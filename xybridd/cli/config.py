@@ -18,14 +18,22 @@ _file_option = click.option("--config", "name", metavar="FILE", help="This file 
 
 @click.group()
 def config() -> None:
-    """Look at the configuration. No file is needed: everything has a default."""
+    """Look at the configuration. No file is needed: everything has a default.
+
+    \b
+    Example:  xybridd config show
+    """
 
 
 @config.command()
 @_file_option
 @json_option
 def show(name: str | None, *, as_json: bool) -> None:
-    """Every key with its value, what it means and its default."""
+    """Every key with its value, what it means and its default.
+
+    \b
+    Example:  xybridd config show --json
+    """
     loaded = configuration.load(name)
     _warn(loaded)
     keys = [_without_secrets(key) for key in configuration.keys(loaded.config)]
@@ -51,7 +59,11 @@ def show(name: str | None, *, as_json: bool) -> None:
 @_file_option
 @json_option
 def path(name: str | None, *, as_json: bool) -> None:
-    """Where a config file is looked for; the first that exists counts."""
+    """Where a config file is looked for; the first that exists counts.
+
+    \b
+    Example:  xybridd config path
+    """
     files = [{"path": str(file), "exists": file.exists()} for file in config_files(name)]
     if as_json:
         print_json(files)
@@ -64,7 +76,11 @@ def path(name: str | None, *, as_json: bool) -> None:
 @_file_option
 @json_option
 def check(name: str | None, *, as_json: bool) -> None:
-    """Say whether the config file can be used: exit code 0, or 5 and what is wrong with it."""
+    """Say whether the config file can be used: exit code 0, or 5 and what is wrong with it.
+
+    \b
+    Example:  xybridd config check --config ./config.toml
+    """
     loaded = configuration.load(name)
     if as_json:
         print_json({"path": loaded.path, "warnings": loaded.warnings})

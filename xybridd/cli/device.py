@@ -91,7 +91,7 @@ def _watch(*, as_json: bool) -> None:
 
 def _tell(now: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.encode(now).decode())
+        click.echo(msgspec.json.encode(now))
         return
     if on_terminal():
         click.clear()

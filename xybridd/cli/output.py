@@ -70,13 +70,35 @@ def call(method: str, **params: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    """As UTF-8, which JSON is, whatever the terminal knows."""
+    click.echo(msgspec.json.format(json_bytes(value), indent=2))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A name of a file that is no text comes out with a mark where its bytes are."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_as_text(msgspec.to_builtins(value)))
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(each) for key, each in value.items()}
+    return [_as_text(each) for each in value] if isinstance(value, list) else value
 
 
 def console() -> Console:
-    from rich.console import Console
+    from xybridd.cli.terminal import page
 
-    return Console(highlight=False, soft_wrap=False)
+    return page()
+
+
+def say_done(sentence: str) -> None:
+    """The line that a command ends with which has done something, in green where there is colour."""
+    console().print(f"[green]{plain(sentence)}[/]", soft_wrap=True)
 
 
 def clock_time(timestamp_ms: int) -> str:

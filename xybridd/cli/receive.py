@@ -31,7 +31,7 @@ def receive(port: int, host: str, key: str | None, *, as_json: bool) -> None:
 
     \b
     Example:  xybridd receive --port 8080
-              XYBRID_API_KEY=any XYBRID_INGEST_URL=http://127.0.0.1:8080 xybridd run
+              XYBRID_INGEST_URL=http://127.0.0.1:8080 xybridd run
     """
     from xybridd.testing.receiver import Server
 

@@ -19,6 +19,9 @@ def record() -> None:
 
     Without --session all records of one user from here go into one session, which ends when it is idle for half an
     hour.
+
+    \b
+    Example:  xybridd record inference whisper-tiny 1.0 212 --hardware gpu
     """
 
 
@@ -70,7 +73,12 @@ def inference(
 @click.argument("message")
 @click.option("--model", "model_id", metavar="ID", help="The model that failed.")
 @click.option("--model-version", "version", metavar="VERSION")
-@click.option("--category", type=click.Choice(_CATEGORIES), help="Default: by the words of the message.")
+@click.option(
+    "--category",
+    type=click.Choice(_CATEGORIES),
+    metavar="CATEGORY",
+    help=f"Default: by the words of the message. One of {', '.join(_CATEGORIES)}.",
+)
 @_session_option
 @json_option
 def error(message: str, session_id: str | None, *, as_json: bool, **about: str | None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from xybridd.cli.output import json_option, print_json
+from xybridd.cli.output import json_option, print_json, say_done
 from xybridd.errors import PermissionDenied, ServiceError
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def service() -> None:
     """Have the daemon run as a service, of yours or of the system.
 
     \b
-    On a laptop:   xybridd service install
-    On a device:   sudo xybridd service install --system
+    Example:  xybridd service install                  (on a laptop, for you)
+              sudo xybridd service install --system    (on a device, for all)
     """
 
 
@@ -62,7 +62,7 @@ def install(scope: Scope, *, dry_run: bool, force: bool, as_json: bool) -> None:
         raise ServiceError(f"others may read the key in {systemd.KEY_FILE}; run: chmod 600 {systemd.KEY_FILE}")
     if _carried_out(facts, plan, "install", dry_run=dry_run, as_json=as_json):
         where = " --system" if scope == "system" else ""
-        click.secho(f"xybridd runs as a service; see: xybridd service status{where}", fg="green")
+        say_done(f"xybridd runs as a service; see: xybridd service status{where}")
 
 
 @service.command()
@@ -87,21 +87,33 @@ def uninstall(scope: Scope, *, dry_run: bool, force: bool, as_json: bool) -> Non
 @service.command()
 @_scope_option
 def start(scope: Scope) -> None:
-    """Start it, and its socket."""
+    """Start it, and its socket.
+
+    \b
+    Example:  xybridd service start
+    """
     _steer(scope, "start")
 
 
 @service.command()
 @_scope_option
 def stop(scope: Scope) -> None:
-    """Stop it, and its socket: nothing listens any more, until it is started or the machine boots."""
+    """Stop it, and its socket: nothing listens any more, until it is started or the machine boots.
+
+    \b
+    Example:  xybridd service stop
+    """
     _steer(scope, "stop")
 
 
 @service.command()
 @_scope_option
 def restart(scope: Scope) -> None:
-    """Start it anew, as after an upgrade; the socket stays, and clients wait without an error."""
+    """Start it anew, as after an upgrade; the socket stays, and clients wait without an error.
+
+    \b
+    Example:  sudo xybridd service restart --system
+    """
     _steer(scope, "restart")
 
 

@@ -20,6 +20,7 @@ from xybridd.cli.output import (
     span,
     ticks,
 )
+from xybridd.cli.table import UNKNOWN, Column, Table, forms, number, write
 from xybridd.errors import UnknownSession, XybriddError
 
 if TYPE_CHECKING:
@@ -30,11 +31,22 @@ if TYPE_CHECKING:
 _id_argument = click.argument("session_id", required=False)
 
 
+def _state_colour(row: dict[str, Any]) -> str:
+    return "green" if row["ended_at"] is None else ""
+
+
+def _error_colour(row: dict[str, Any]) -> str:
+    return "red" if row["error_count"] else ""
+
+
 @click.group()
 def sessions() -> None:
     """Look at what was recorded.
 
     Where a command takes a session's ID, its first characters do, and without one the newest session is meant.
+
+    \b
+    Example:  xybridd sessions show --watch
     """
 
 
@@ -59,43 +71,33 @@ def find_session(connection: Connection, given: str | None, app: str | None = No
 @click.option("--active/--ended", default=None, help="Only those that are open, or only those that are not.")
 @click.option("--app", help="Only of this app.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
-@json_option
-def list_(*, active: bool | None, app: str | None, limit: int, as_json: bool) -> None:
+@forms
+def list_(*, active: bool | None, app: str | None, limit: int, form: str | None) -> None:
     """The sessions, newest first.
 
     \b
     Example:  xybridd sessions list --app kiosk --ended
     """
     found = call("session.list", active=active, app=app, limit=limit)["sessions"]
-    if as_json:
-        print_json(found)
-        return
-    if not found:
-        click.echo("no sessions; try: xybridd record inference whisper-tiny 1.0 212")
-        return
-    from rich.table import Table
+    write(found, _LIST, form, empty="no sessions; try: xybridd record inference whisper-tiny 1.0 212")
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("session", no_wrap=True)
-    table.add_column("app", overflow="fold")
-    table.add_column("started", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("calls", justify="right")
-    table.add_column("errors", justify="right")
-    table.add_column("avg ms", justify="right")
-    table.add_column("models", overflow="fold")
-    for each in found:
-        table.add_row(
-            each["session_id"][:8],
-            plain(each["app"]),
-            clock_time(each["started_at"]),
-            "[green]active[/]" if each["ended_at"] is None else each["end_reason"],
-            f"{each['total_inferences']:,}",
-            f"[red]{each['error_count']:,}[/]" if each["error_count"] else "0",
-            f"{each['avg_latency_ms']:,}",
-            plain(", ".join(each["models_used"])),
-        )
-    console().print(table)
+
+_LIST = Table(
+    [
+        "session_id", "app", "started_at", "ended_at", "end_reason", "revision", "total_inferences",
+        "total_latency_ms", "avg_latency_ms", "error_count", "models_used",
+    ],
+    [
+        Column("session", lambda row: row["session_id"][:8]),
+        Column("app", lambda row: row["app"]),
+        Column("started", lambda row: clock_time(row["started_at"]), 7),
+        Column("state", lambda row: row["end_reason"] or "active", 6, style=_state_colour),
+        number("calls", lambda row: f"{row['total_inferences']:,}"),
+        number("errors", lambda row: f"{row['error_count']:,}", 8, style=_error_colour),
+        number("avg ms", lambda row: f"{row['avg_latency_ms']:,}", 5),
+        Column("models", lambda row: ", ".join(row["models_used"]) or UNKNOWN, 4, folds=True),
+    ],
+)  # fmt: skip
 
 
 @sessions.command()
@@ -160,7 +162,11 @@ def _watch(
 @sessions.command()
 @_id_argument
 def export(session_id: str | None) -> None:
-    """The session's export (TelemetryExport 2.0), as JSON; nothing is uploaded."""
+    """The session's export (TelemetryExport 2.0), as JSON; nothing is uploaded.
+
+    \b
+    Example:  xybridd sessions export > session.json
+    """
     connection = daemon()
     try:
         print_json(connection.call("session.export", {"session_id": find_session(connection, session_id)}))
@@ -172,7 +178,11 @@ def export(session_id: str | None) -> None:
 @_id_argument
 @json_option
 def end(session_id: str | None, *, as_json: bool) -> None:
-    """End a session; nothing is deleted."""
+    """End a session; nothing is deleted.
+
+    \b
+    Example:  xybridd sessions end 65c1c79a
+    """
     connection = daemon()
     try:
         export = connection.call("session.end", {"session_id": find_session(connection, session_id)})

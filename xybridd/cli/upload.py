@@ -23,6 +23,9 @@ def upload() -> None:
     """What leaves this device: see it, steer it.
 
     It is off until there is a key, a collector or a file to send to.
+
+    \b
+    Example:  xybridd upload status
     """
 
 
@@ -57,6 +60,9 @@ def pause(*, as_json: bool) -> None:
     """Send nothing until `xybridd upload resume`, also after a restart.
 
     What is to be sent is kept.
+
+    \b
+    Example:  xybridd upload pause
     """
     found = call("upload.pause")
     if as_json:
@@ -70,7 +76,11 @@ def pause(*, as_json: bool) -> None:
 @upload.command()
 @json_option
 def resume(*, as_json: bool) -> None:
-    """Send again after `xybridd upload pause`."""
+    """Send again after `xybridd upload pause`.
+
+    \b
+    Example:  xybridd upload resume
+    """
     found = call("upload.resume")
     if as_json:
         print_json(found)

@@ -16,13 +16,21 @@ _all = click.option("--all", "all_", is_flag=True, help="All of them.")
 
 @click.group()
 def dead() -> None:
-    """Exports that a sink refused for good: read, replay or drop them."""
+    """Exports that a sink refused for good: read, replay or drop them.
+
+    \b
+    Example:  xybridd upload dead list
+    """
 
 
 @dead.command("list")
 @json_option
 def list_(*, as_json: bool) -> None:
-    """All dead letters, oldest first, each with the reason."""
+    """All dead letters, oldest first, each with the reason.
+
+    \b
+    Example:  xybridd upload dead list --json
+    """
     found = call("upload.dead.list")["dead"]
     if as_json:
         print_json(found)
@@ -63,6 +71,9 @@ def _what(letter: dict[str, Any]) -> str:
 @json_option
 def show(export_id: int, *, as_json: bool) -> None:
     """What was to be sent, as JSON.
+
+    \b
+    Example:  xybridd upload dead show 17
 
     Why it was refused is said on standard error; with --json all that is known of it is one object.
     """

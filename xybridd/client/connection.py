@@ -111,7 +111,7 @@ class Connection:
         *lines, self._unread = (self._unread + data).split(b"\n")
         try:
             return [_answer.decode(line) for line in lines]
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise DaemonUnreachable(f"what answers there does not speak this protocol: {error}") from error
 
     def call(self, method: str, params: Any = None, timeout_s: float = 10.0) -> Any:

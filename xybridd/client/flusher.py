@@ -1,12 +1,11 @@
-"""The client's one thread: from the app's queue to the daemon's acknowledgement.
+"""The client's one thread: from the app's queue to the outbox, and the order of everything.
 
-It sleeps until a record comes, lets more gather for `FLUSH_INTERVAL_S`, sends them as numbered batches and keeps each
-until the daemon says it is on disk. While the daemon is away everything stays in the app's queue, which is bounded;
-it is tried again, sooner while records wait than when none do. When the daemon says "not now", it is left alone for
-as long as it said.
+It sleeps until a record comes, lets more gather for `FLUSH_INTERVAL_S`, and makes numbered batches of them, which the
+carrier (`xybridd.client.carrier`) brings to the daemon. While the daemon is away records stay in the app's queue, which
+is bounded.
 
-What is left when the thread ends goes into the spool (`xybridd.client.spool`), as does half of a queue that is about to
-be full. Spools that this user's processes left are delivered when there is nothing else to do.
+What is left when the thread ends goes into the spool, as does half of a queue that is about to be full. Spools that
+this user's processes left are delivered when there is nothing else to do.
 """
 
 from __future__ import annotations
@@ -23,25 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from xybridd.client import spool
-from xybridd.client.connection import Connection, error_from
-from xybridd.client.outbox import Batch, Call, Item, Outbox, encode_records, record_of
-from xybridd.client.questions import Questions
-from xybridd.errors import (
-    DaemonUnreachable,
-    InternalError,
-    Overloaded,
-    SessionEnded,
-    StorageUnavailable,
-    UnknownSession,
-    WireError,
-)
-from xybridd.paths import boot_id, spool_folder
-from xybridd.protocol.messages import BatchResult, SessionIdResult
+from xybridd.client.carrier import Carrier, Clock
+from xybridd.client.outbox import Call, Outbox, encode_records, record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
+    from collections.abc import Callable
 
     from xybridd.client.client import Shared
     from xybridd.protocol.records import Record
@@ -62,20 +47,8 @@ _BATCHES_TO_HURRY = 4
 #: Records converted before other threads get a turn: some tens of microseconds.
 _TURN_RECORDS = 32
 
-_FIRST_RETRY_S = 0.025
-_LONGEST_RETRY_S = 1.0
-_IDLE_RETRY_S = 5.0
-_HANDSHAKE_S = 5.0
-_MOST_TRIES = 5
-
 #: So many records waiting without a daemon go into the spool: half of what the queue holds.
 _OVERFLOW_RECORDS = 50_000
-
-
-class _Clock:
-    """Held where a test of the app's that stops the clock does not look for it: deadlines here go on."""
-
-    monotonic = staticmethod(time.monotonic)
 
 
 class Mark:
@@ -112,21 +85,14 @@ class Flusher:
         self.asleep = False
         self._shared = shared
         self._queue = shared.queue
-        self._outbox = Outbox()
-        self._connection: Connection | None = None
-        self._retry_s = _FIRST_RETRY_S
-        self._next_try_s = 0.0
+        self._carrier = Carrier(shared)
+        self._outbox = self._carrier.outbox
         self._drain_at_s = 0.0
         self._urgent = False
         self._gave_up = False
         self._closing = False
         self._reported_drops = 0
         self._flushes: list[tuple[int, Mark]] = []
-        self._questions = Questions(shared.watchers)
-        self._overflow: list[Path] = []
-        self._foreign_due = False
-        #: The connection that this thread may be waiting for, for who wants it to end now.
-        self._at: Connection | None = None
         self._reader, self._waker = _waker()
         self._waker_lock = threading.RLock()  # a signal handler may record in the midst of it
         self._thread = threading.Thread(target=self._run, name="xybridd-flusher", daemon=True)
@@ -153,9 +119,7 @@ class Flusher:
         """End now: what is left goes into the spool. Whether it ended within `timeout_s`."""
         self._gave_up = True
         self.wake()
-        for connection in (self._connection, self._at):
-            if connection is not None:
-                connection.break_off()
+        self._carrier.give_up()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -167,8 +131,7 @@ class Flusher:
         """In a forked child: let go of what belongs to the parent, without a word to the daemon."""
         self._reader.close()
         self._waker.close()
-        if self._connection is not None:
-            self._connection.close()
+        self._carrier.forget()
 
     # On its own thread
 
@@ -184,13 +147,13 @@ class Flusher:
         except Exception:
             log.exception("the flusher failed; nothing more is recorded by this client")
         finally:
-            self._disconnect()
+            self._carrier.disconnect()
             self._spool_rest()
             with self._waker_lock, contextlib.suppress(OSError):
                 self._waker.close()
             with contextlib.suppress(OSError):
                 self._reader.close()
-            self._questions.close()
+            self._carrier.questions.close()
             for _, mark in self._flushes:
                 mark.finish()
 
@@ -200,30 +163,24 @@ class Flusher:
             self._waker.detach()
             self._reader.detach()
             self._reader, self._waker = _waker()
-        if self._connection is not None:
-            self._connection.forget()
-        self._disconnect()
+        self._carrier.leave()
 
     def _turn(self) -> None:
-        now_s = _Clock.monotonic()
-        if self._connection is None and self._wants_connection() and now_s >= self._next_try_s:
-            self._connect()
-        if self._connection is None and len(self._queue) >= _OVERFLOW_RECORDS:
+        carrier, now_s = self._carrier, Clock.monotonic()
+        if carrier.connection is None and carrier.wants_connection() and now_s >= carrier.next_try_s:
+            carrier.connect()
+        if carrier.connection is None and len(self._queue) >= _OVERFLOW_RECORDS:
             self._spool_overflow()
-        if self._connection is not None and self._queue and (self._urgent or now_s >= self._drain_at_s):
+        if carrier.connection is not None and self._queue and (self._urgent or now_s >= self._drain_at_s):
             self._drain()
-        if self._connection is not None and now_s >= self._next_try_s:
-            self._send_due()
-        if self._foreign_due and self._connection is not None and not (self._outbox or self._queue or self._closing):
-            self._foreign_due = False
-            self._deliver(spool.waiting(spool_folder()))
+        if carrier.connection is not None and now_s >= carrier.next_try_s:
+            carrier.send_due()
+        idle = not (self._outbox or self._queue or self._closing)
+        if idle and carrier.foreign_due and carrier.connection is not None:
+            carrier.deliver_foreign()
         self._finish_flushes()
         if not (self._closing and not self._outbox):
             self._rest()
-
-    def _wants_connection(self) -> bool:
-        # Also without anything to send: a session lives as long as its producer is connected.
-        return bool(self._queue or self._outbox or self._shared.session_id is not None)
 
     def _rest(self) -> None:
         """Sleep until there is something to do: an answer, a record, a deadline."""
@@ -231,28 +188,29 @@ class Flusher:
         # Only now is the queue looked at: a record that comes later finds `asleep` set, and wakes.
         wait_s = self._pause_s()
         listen: list[Any] = [self._reader]
-        if self._connection is not None:
-            listen.append(self._connection)
+        connection = self._carrier.connection
+        if connection is not None:
+            listen.append(connection)
         ready = select.select(listen, [], [], wait_s)[0]
         self.asleep = False
         if self._reader in ready:
             with contextlib.suppress(BlockingIOError):
                 self._reader.recv(4096)
-            if _Clock.monotonic() >= self._drain_at_s:
-                self._drain_at_s = _Clock.monotonic() + FLUSH_INTERVAL_S
-        if self._connection is not None and self._connection in ready:
-            self._receive()
+            if Clock.monotonic() >= self._drain_at_s:
+                self._drain_at_s = Clock.monotonic() + FLUSH_INTERVAL_S
+        if connection is not None and connection in ready:
+            self._carrier.receive()
 
     def _pause_s(self) -> float | None:
         """How long nothing is to be done; None: until something comes."""
-        now_s = _Clock.monotonic()
+        now_s = Clock.monotonic()
         deadlines = []
-        if self._connection is None:
-            if self._wants_connection():
-                deadlines.append(self._next_try_s)
+        if self._carrier.connection is None:
+            if self._carrier.wants_connection():
+                deadlines.append(self._carrier.next_try_s)
         else:
-            if self._questions.due or next(iter(self._outbox.due()), None) is not None:
-                deadlines.append(self._next_try_s)
+            if self._carrier.due():
+                deadlines.append(self._carrier.next_try_s)
             if self._queue and len(self._outbox) < _MOST_BATCHES:
                 deadlines.append(0.0 if self._urgent else self._drain_at_s)
         if self._queue:
@@ -264,7 +222,7 @@ class Flusher:
     def _drain(self, *, everything: bool = False) -> None:
         """Turn what is in the queue now into batches and calls, as many as may wait for the daemon or all."""
         self._urgent = False
-        self._drain_at_s = _Clock.monotonic() + FLUSH_INTERVAL_S
+        self._drain_at_s = Clock.monotonic() + FLUSH_INTERVAL_S
         records: list[Record] = []
         left = len(self._queue)
         while left and self._queue and (everything or len(self._outbox) < _MOST_BATCHES):
@@ -295,7 +253,7 @@ class Flusher:
         self._shared.count_invalid(left_out)
         if left_out == len(records):
             return
-        session_id = self._shared.session_id or self._begin(str(uuid.uuid4()), {})
+        session_id = self._shared.session_id or self._carrier.begin(str(uuid.uuid4()), {})
         dropped, self._reported_drops = self._shared.dropped - self._reported_drops, self._shared.dropped
         batch = self._outbox.add_batch(session_id, encoded, len(records) - left_out, dropped)
         batch.flush = len(self._outbox) >= _BATCHES_TO_HURRY
@@ -307,7 +265,7 @@ class Flusher:
         self._flushes.append((self._outbox.last_place, mark))
 
     def start_session(self, mark: Mark) -> None:
-        self._begin(mark.arguments["session_id"], mark.arguments["labels"])
+        self._carrier.begin(mark.arguments["session_id"], mark.arguments["labels"])
         mark.finish()
 
     def end_session(self, mark: Mark) -> None:
@@ -333,48 +291,14 @@ class Flusher:
 
     def ask(self, mark: Mark) -> None:
         """A question goes out beside what is recorded: it waits for no disk."""
-        if self._connection is None:
+        if self._carrier.connection is None:
             mark.finish()
         else:
-            self._questions.add(mark)
+            self._carrier.questions.add(mark)
 
     def watch(self, mark: Mark) -> None:
-        self._questions.watch(mark.arguments["callback"])
+        self._carrier.questions.watch(mark.arguments["callback"])
         mark.finish()
-
-    def _begin(self, session_id: str, labels: dict[str, str], *, first: bool = False) -> str:
-        """Start a session, or take it up again: what is batched from now on is its."""
-        shared = self._shared
-        if session_id != shared.session_id:
-            shared.owns_session = True
-            shared.session_id, shared.labels, shared.started_at_ms = (
-                session_id,
-                labels,
-                int(time.time() * 1000),
-            )
-
-        def done(result: msgspec.Raw | None) -> None:
-            if result is not None:
-                self._goes_on_in(session_id, msgspec.json.decode(result, type=SessionIdResult).session_id)
-
-        arguments = {"session_id": session_id, "started_at_ms": shared.started_at_ms, "labels": labels}
-        call = Call("session.start", arguments, done)
-        if first:
-            self._outbox.put_first(call)
-        else:
-            self._outbox.add_call(call)
-        return session_id
-
-    def _resume(self) -> None:
-        """Say first that the session starts, or goes on; should it have ended meanwhile, the answer says so."""
-        who = self._shared
-        if who.session_id is not None and not self._outbox.starts(who.session_id):
-            self._begin(who.session_id, who.labels, first=True)
-
-    def _goes_on_in(self, before: str, after: str) -> None:
-        """The daemon let a session roll over, and answers with the id of its successor."""
-        if after != before and self._shared.session_id == before:
-            self._shared.session_id = after
 
     def _hurry(self) -> None:
         """Ask for what is not on disk yet to be committed now."""
@@ -396,34 +320,14 @@ class Flusher:
 
     # What cannot go to the daemon now, to the disk
 
-    def _producer(self, client_id: str) -> spool.Producer:
-        who = self._shared
-        return spool.Producer(who.app, client_id, who.app_version, who.sdk_version, boot_id=boot_id())
-
-    def _spool(self, outbox: Outbox, client_id: str) -> None:
-        """What is in it is on disk afterwards, or lost and counted."""
-        shared, records = self._shared, outbox.records
-        if not records:
-            return
-        try:
-            requests = ((item.method, item.params()) for item in outbox.items)
-            path = spool.write(spool_folder(), self._producer(client_id), requests)
-        except Exception as error:  # noqa: BLE001 - a full disk, a folder that is not ours: the app goes on
-            shared.count_lost(records, error)
-        else:
-            shared.spooled += records
-            if client_id != shared.client_id:
-                self._overflow.append(path)
-        outbox.items.clear()
-
     def _spool_rest(self) -> None:
         """At the end: everything that was not acknowledged, under the numbers it had."""
         try:
-            self._resume()
+            self._carrier.resume()
             self._drain(everything=True)
             if self._closing and self._shared.session_id is not None and self._shared.owns_session:
                 self.end_session(Mark(Flusher.end_session))  # of what was recorded while the process ended
-            self._spool(self._outbox, self._shared.client_id)
+            self._carrier.spool()
         except Exception:
             log.exception("what was not acknowledged could not be kept")
 
@@ -457,147 +361,7 @@ class Flusher:
             encoded, left_out = encode_records(records)
             shared.count_invalid(left_out)
             outbox.add_batch(session_id, encoded, len(records) - left_out, 0)
-        self._spool(outbox, str(uuid.uuid4()))
-
-    def _deliver(self, paths: Iterable[Path]) -> bool:
-        """Bring spools to the daemon; False when it went away or had no room, and they stay."""
-
-        def at(connection: Connection | None) -> None:
-            self._at = connection
-            if connection is not None and self._gave_up:
-                connection.break_off()
-
-        try:
-            for path in paths:
-                spool.deliver(path, self._shared.sockets, at)
-        except (DaemonUnreachable, WireError) as error:
-            self._foreign_due = True
-            self._away(error)
-            return False
-        except OSError as error:
-            log.debug("a spool is left for another time: %s", error)
-        return True
-
-    # Outbox to daemon
-
-    def _connect(self) -> None:
-        who = self._shared
-        hello = {
-            "app": who.app,
-            "client_id": who.client_id,
-            "app_version": who.app_version,
-            "sdk_version": who.sdk_version,
-            "boot_id": boot_id(),
-        }
-        try:
-            connection = Connection.open(who.sockets, _HANDSHAKE_S)
-            self._at = connection
-            try:
-                if self._gave_up:
-                    raise DaemonUnreachable("this process ends", ())
-                last_seq = connection.call("hello", hello, _HANDSHAKE_S)["last_seq"]
-            except BaseException:
-                connection.close()
-                raise
-            finally:
-                self._at = None
-        except (DaemonUnreachable, WireError) as error:
-            self._away(error)
-            return
-        if not self._deliver(self._overflow):
-            connection.close()
-            return
-        self._overflow = []
-        log.debug("connected to the daemon")
-        self._foreign_due = True
-        self._connection = connection
-        self._retry_s = _FIRST_RETRY_S
-        for batch in self._outbox.acknowledge(last_seq):
-            who.acknowledged += batch.count
-        self._resume()
-
-    def _away(self, error: Exception) -> None:
-        if self._retry_s == _FIRST_RETRY_S:
-            log.debug("no daemon (%s); records wait", error)
-        self._next_try_s = _Clock.monotonic() + self._retry_s
-        self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S if self._queue or self._outbox else _IDLE_RETRY_S)
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        self._questions.lost()
-        self._outbox.recall()
-
-    def _send_due(self) -> None:
-        assert self._connection is not None  # noqa: S101 - called only with one
-        try:
-            self._questions.send(self._connection)
-            for item in self._outbox.due():
-                self._outbox.sent(self._connection.send(item.method, item.params()), item)
-        except DaemonUnreachable as error:
-            self._disconnect()
-            self._away(error)
-
-    def _receive(self) -> None:
-        assert self._connection is not None  # noqa: S101 - called only with one
-        try:
-            answers = self._connection.receive(0)
-        except DaemonUnreachable as error:
-            self._disconnect()
-            self._away(error)
-            return
-        for answer in answers:
-            if self._questions.take(answer):
-                continue
-            item = self._outbox.answered(answer.id)
-            if item is None:
-                continue
-            if answer.error is None:
-                self._done(item, answer.result)
-            else:
-                self._refused(item, error_from(answer))
-
-    def _done(self, item: Item, result: msgspec.Raw) -> None:
-        self._outbox.settle(item)
-        if isinstance(item, Call):
-            item.done(result)
-            return
-        self._shared.acknowledged += item.count
-        answered = msgspec.json.decode(result, type=BatchResult).session_id
-        if answered is not None:
-            self._goes_on_in(item.session_id, answered)
-
-    def _refused(self, item: Item, error: WireError) -> None:
-        """Not now: keep it. Its session is over: put it into one that is not. Never: give it up, and count it."""
-        item.tries += 1
-        again = item.tries < _MOST_TRIES
-        if isinstance(error, Overloaded | StorageUnavailable) or (isinstance(error, InternalError) and again):
-            self._outbox.recall()
-            self._next_try_s = _Clock.monotonic() + error.data.get("retry_after_ms", 1000) / 1000
-        elif isinstance(item, Call):
-            self._outbox.settle(item)
-            level = logging.DEBUG if self._shared.owns_session else logging.WARNING
-            log.log(level, "%s was refused: %s", item.method, error)
-            if item.arguments["session_id"] == self._shared.session_id and again:
-                # It could not be started, or taken up again: what comes next goes into a session of its own.
-                self._begin(str(uuid.uuid4()), self._shared.labels, first=True)
-            item.done(None)
-        elif isinstance(error, UnknownSession | SessionEnded) and again:
-            self._move_on_from(item.session_id)
-        else:
-            log.warning("the daemon refused %d records: %s", item.count, error)
-            self._shared.refused += item.count
-            self._outbox.settle(item)
-
-    def _move_on_from(self, gone: str) -> None:
-        """That session is over: what was meant for it goes into the next one."""
-        self._outbox.recall()
-        if self._shared.session_id in {gone, None}:
-            self._begin(str(uuid.uuid4()), self._shared.labels, first=True)
-        for item in self._outbox.items:
-            if isinstance(item, Batch) and item.session_id == gone:
-                item.session_id = self._shared.session_id or gone
+        self._carrier.spool_apart(outbox)
 
 
 #: What changes which session the records behind it belong to.

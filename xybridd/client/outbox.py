@@ -57,7 +57,7 @@ def encode_records(records: list[Record]) -> tuple[bytes, int]:
     try:
         encoded = _encode(records)
         _check_all.decode(encoded)
-    except (msgspec.MsgspecError, TypeError, ValueError, UnicodeError, OverflowError):
+    except (msgspec.MsgspecError, TypeError, ValueError, UnicodeError, OverflowError, RecursionError):
         sound = [line for line in map(_encode_one, records) if line is not None]
         return b"[%b]" % b",".join(sound), len(records) - len(sound)
     return encoded, 0

@@ -181,7 +181,7 @@ def deliver(
         try:
             first, *rest = data.splitlines()
             producer = _producer.decode(first)
-        except (ValueError, msgspec.MsgspecError) as error:
+        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
             _put_aside(path, error)
             return True
         connection = Connection.open(sockets)
@@ -244,7 +244,7 @@ class _Delivery:
         for line in lines:
             try:
                 self._one(_request.decode(line))
-            except (msgspec.MsgspecError, UnicodeError) as error:
+            except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
                 damage = error
         for session_id in self._instead.values():
             self._try("session.end", {"session_id": session_id})

@@ -24,6 +24,12 @@ _REJECTED = "rejected."
 _REMOVED = "removed."
 
 
+def received_of(counts: dict[str, int]) -> int:
+    """How many records were received, by what became of them."""
+    rejected = sum(count for name, count in counts.items() if name.startswith(_REJECTED))
+    return counts.get(COUNTED, 0) + counts.get(DUPLICATES, 0) + rejected
+
+
 class Ledger:
     """Counters that only grow, and which of them changed since they were last written."""
 

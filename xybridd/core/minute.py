@@ -92,11 +92,12 @@ class Minute(msgspec.Struct):
 
 
 class AppMinute(NamedTuple):
-    """A minute and whose it is."""
+    """A minute and whose it is. ``open``: it still goes on, so that more may come into it."""
 
     app: str
     app_version: str
     minute: Minute
+    open: bool = False
 
 
 class MinuteFilter(msgspec.Struct, frozen=True):

@@ -92,7 +92,7 @@ def to_json(given: AppMinute, *, still_open: bool = False) -> MinuteJson:
 def from_json(given: MinuteJson) -> AppMinute:
     models = [_model_from_json(model) for model in given.models]
     minute = Minute(given.session_id, given.started_at_ms, given.ended_at_ms, models, list(given.errors))
-    return AppMinute(given.app, given.app_version, minute)
+    return AppMinute(given.app, given.app_version, minute, given.open)
 
 
 def _model_to_json(model: ModelMinute) -> ModelJson:

@@ -98,7 +98,8 @@ class Tracked:
 
     def __init__(self, session: Session, now_s: float, started_s: float) -> None:
         self.session = session
-        self.attached: set[int] = set()
+        #: The connections, each with the process at its other end.
+        self.attached: dict[int, int] = {}
         self.heard_at_s = now_s
         self.started_s = started_s
         self.exported_at_s = started_s
@@ -140,6 +141,7 @@ class Registry:
         self.changed_sessions: dict[str, Session] = {}
         self.changed_producers: dict[tuple[int, str], Producer] = {}
         self._being_written: set[str] = set()
+        self._taken_up = 0
         #: How many sessions of which app ended for which reason, since the daemon's start.
         self.ended: Counter[tuple[str, EndReason]] = Counter()
 
@@ -222,16 +224,23 @@ class Registry:
             if tracked.session.active and (tracked.session.head.uid, tracked.session.head.client_id) == producer
         ]
 
-    def attach(self, tracked: Tracked, connection_id: int) -> None:
-        tracked.attached.add(connection_id)
+    def attach(self, tracked: Tracked, connection_id: int, pid: int = 0) -> None:
+        tracked.attached[connection_id] = pid
         tracked.lonely_since_s = None
+
+    def held_by(self, session_id: str) -> list[int] | None:
+        """The processes that hold a session open; None when it has ended, or needs none."""
+        tracked = self.sessions.get(session_id)
+        if tracked is None or not tracked.bound or not tracked.session.active:
+            return None
+        return sorted(set(tracked.attached.values()))
 
     def detach(self, connection_id: int, now_s: float) -> list[Tracked]:
         """Take a connection off every session; those bound ones that have none left now."""
         lonely = []
         for tracked in self.sessions.values():
             if connection_id in tracked.attached:
-                tracked.attached.discard(connection_id)
+                del tracked.attached[connection_id]
                 if not tracked.attached and tracked.bound and tracked.session.active:
                     tracked.lonely_since_s = now_s
                     lonely.append(tracked)
@@ -242,7 +251,7 @@ class Registry:
         tracked.session.end(reason, at_ms, successor)
         app = tracked.session.head.app
         self.ended[app if len(self.ended) < self.MOST_ENDED or (app, reason) in self.ended else "other", reason] += 1
-        tracked.attached = set()
+        tracked.attached = {}
         self.note(tracked.session)
         if head.implicit and self.implicit.get((head.uid, head.app)) == head.session_id:
             del self.implicit[head.uid, head.app]
@@ -277,6 +286,15 @@ class Registry:
         ]
         for key in departed[: -self.KEPT]:
             del self.producers[key]
+
+    def taken_up(self) -> None:
+        """A session or a producer came into memory: now and then those that nobody uses go, though nothing is written.
+
+        Whoever had one taken up uses it before it waits again: the latest stay.
+        """
+        self._taken_up += 1
+        if self._taken_up % self.KEPT == 0:
+            self.trim()
 
     def _rests(self, session_id: str) -> bool:
         """Whether a session has ended, nobody uses it, and the disk knows all of it."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xybridd import __version__
 from xybridd.config import Config, keys, load
+from xybridd.core.ledger import RECEIVED
 from xybridd.core.registry import Lifetimes
 from xybridd.core.session import SessionLimits
 from xybridd.daemon import lifecycle, logs
@@ -42,6 +43,7 @@ from xybridd.services.retention import Retention
 from xybridd.services.sampler import Sampler
 from xybridd.services.sessions import Installation
 from xybridd.services.uploader import Uploader
+from xybridd.services.watching import Watching
 from xybridd.storage.store import Store
 from xybridd.upload.process import Sender
 
@@ -119,6 +121,8 @@ class _Daemon:
                 listener.path,
                 folder,
             )
+            if not parts.recorder.ledger[RECEIVED]:
+                logs.say_next("it runs; in another terminal: xybridd record inference whisper-tiny 1.0 212")
             scheduler = parts.scheduler
             metrics = self._metrics(loop, parts.services)
             write_metrics = None
@@ -177,6 +181,8 @@ class _Daemon:
         scheduler = Scheduler(loop, clock, recorder, retention, device, uploader, spools.fetch)
         recorder.on_lonely = scheduler.sweep_when_lost
         recorder.on_record = scheduler.look_often
+        watching = Watching()
+        watching.on_watched = partial(setattr, recorder, "on_counted")
         services = Services(
             recorder=recorder,
             device=device,
@@ -184,6 +190,7 @@ class _Daemon:
             retention=retention,
             uploader=uploader,
             forgetting=Forgetting(store, recorder, uploader, clock),
+            watching=watching,
             clock=clock,
             config=config,
             started_s=clock.monotonic_s(),

@@ -28,6 +28,7 @@ from xybridd.errors import (
 from xybridd.protocol import messages as m
 from xybridd.protocol.framing import Request, decode_params
 from xybridd.protocol.records import ErrorRecord, InferenceRecord
+from xybridd.services.watching import Wanted
 from xybridd.storage.rows import SessionFilter
 
 if TYPE_CHECKING:
@@ -146,6 +147,12 @@ async def _record_batch(services: Services, link: Link, params: m.RecordBatchPar
     return Reply(m.BatchResult(last_seq, session_id), ticket)
 
 
+async def _records_watch(services: Services, link: Link, params: m.RecordsWatchParams) -> Reply:
+    uid = None if services.recorder.sees_all(link) else link.uid
+    services.watching.watch(link, Wanted(uid, params.app, params.model_id, params.errors_only))
+    return Reply({})
+
+
 # The device and the daemon
 
 
@@ -247,6 +254,7 @@ METHODS: dict[str, Method] = {
     "record.inference": _method(m.RecordInferenceParams, _record_inference, records=True),
     "record.error": _method(m.RecordErrorParams, _record_error, records=True),
     "record.batch": _method(m.RecordBatchParams, _record_batch, records=True),
+    "records.watch": _method(m.RecordsWatchParams, _records_watch),
     "device.capabilities": _method(m.NoParams, _device_capabilities),
     "device.advice": _method(m.DeviceAdviceParams, _device_advice),
     "device.watch": _method(m.NoParams, _device_watch),

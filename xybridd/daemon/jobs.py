@@ -7,6 +7,8 @@ moved along.
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +44,14 @@ class Jobs(AsyncIOScheduler):  # type: ignore[misc] # APScheduler 3 has no types
 
     def every(self, name: str, interval_s: float, job: Callable[[], Awaitable[None]], first_in_s: float) -> None:
         """Run `job` every `interval_s`, for the first time in `first_in_s`; a missed run is made up for."""
+
+        async def run() -> None:
+            # Jobs are cancelled when the daemon ends, and only then; APScheduler would log that as a failure.
+            with suppress(asyncio.CancelledError):
+                await job()
+
         self.add_job(
-            job,
+            run,
             IntervalTrigger(seconds=interval_s, timezone=UTC),
             id=name,
             name=name,

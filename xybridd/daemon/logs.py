@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Literal, TextIO
 
 import msgspec
@@ -106,6 +107,17 @@ def start_logging(level: str, asked: str) -> None:
     # A journal or a pipe that is gone is no reason to fail, nor to say so at every line to nobody.
     logging.raiseExceptions = False
     set_log_level(level)
+
+
+def say_next(sentence: str, stream: TextIO | None = None) -> None:
+    """Tell a person at a terminal what to do next, in green; a file, a journal and a program are told nothing."""
+    stream = sys.stderr if stream is None else stream
+    if not stream.isatty():
+        return
+    green, plain = ("", "") if os.environ.get("NO_COLOR") else ("\033[32m", _PLAIN)
+    with suppress(OSError):
+        stream.write(f"{green}{sentence}{plain}\n")
+        stream.flush()
 
 
 def set_log_level(level: str) -> None:

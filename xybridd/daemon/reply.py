@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xybridd.services.recorder import Recorder, Ticket
     from xybridd.services.retention import Retention
     from xybridd.services.uploader import Uploader
+    from xybridd.services.watching import Watching
     from xybridd.storage.store import Store
 
 
@@ -33,6 +34,7 @@ class Services(NamedTuple):
     retention: Retention
     uploader: Uploader
     forgetting: Forgetting
+    watching: Watching
     clock: Clock
     config: Config
     started_s: float

@@ -230,9 +230,11 @@ class Connection(asyncio.Protocol):
         self._regulate()
         self._close_when_done()
 
-    def _push(self, method: str, params: Any) -> None:
-        if self._peer_reads:
-            self._send(encode_notification(method, params))
+    def _push(self, method: str, params: Any, most_waiting_bytes: int = 0) -> bool:
+        if not self._peer_reads and self._transport.get_write_buffer_size() >= most_waiting_bytes:
+            return False
+        self._send(encode_notification(method, params))
+        return True
 
     def _send(self, line: bytes) -> None:
         if not self._transport.is_closing():
@@ -316,6 +318,7 @@ class Server:
         self.weigh(connection)
         self.services.recorder.disconnected(connection.link)
         self.services.device.unwatch(connection.link.link_id)
+        self.services.watching.unwatch(connection.link.link_id)
         if self.stopping and not self.connections:
             self._all_closed.set()
 

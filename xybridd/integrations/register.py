@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 #: The library as it is imported, and how it is installed. Each has a module of the same name here, whose
 #: ``put(watch)`` wraps what is to be wrapped.
 INTEGRATIONS: tuple[tuple[str, str], ...] = (
+    ("faster_whisper", "faster-whisper"),
     ("llama_cpp", "llama-cpp-python"),
     ("onnxruntime", "onnxruntime"),
     ("openai", "openai"),
+    ("sherpa_onnx", "sherpa-onnx"),
     ("transformers", "transformers"),
 )
 

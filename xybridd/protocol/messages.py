@@ -106,6 +106,12 @@ class RecordBatchParams(msgspec.Struct, frozen=True, omit_defaults=True):
     dropped: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
+class RecordsWatchParams(msgspec.Struct, frozen=True):
+    app: _AppName | None = None
+    model_id: ModelId | None = None
+    errors_only: bool = False
+
+
 class DeviceAdviceParams(msgspec.Struct, frozen=True):
     model_size_mb: Annotated[float, Meta(ge=0, le=2**53)] | None = None
     safety_margin: Annotated[float, Meta(gt=0, le=1000)] = 1.5

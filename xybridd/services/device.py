@@ -29,7 +29,7 @@ class Device:
         self._clock = clock
         self._told: Advice | None = None
         self._shown: dict[str, Any] | None = None
-        self._watchers: dict[int, Callable[[str, Any], None]] = {}
+        self._watchers: dict[int, Callable[[str, Any], object]] = {}
 
     @property
     def watched(self) -> bool:
@@ -61,7 +61,7 @@ class Device:
             before=self._told,
         )
 
-    async def watch(self, link_id: int, push: Callable[[str, Any], None]) -> dict[str, Any]:
+    async def watch(self, link_id: int, push: Callable[[str, Any], object]) -> dict[str, Any]:
         """What is so now; from then on `push` is called with ``device.changed`` when it changes."""
         now = self._now(await self._sampler.state(fresh_s=1.0))
         self._watchers[link_id] = push

@@ -7,7 +7,7 @@ anything; what they raise therefore means that nothing of the request was taken.
 
 from __future__ import annotations
 
-from asyncio import Future, shield
+from asyncio import Future, shield, sleep
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xybridd.core.capabilities import DeviceState
+    from xybridd.core.changes import SessionHead
     from xybridd.protocol.records import Record
     from xybridd.services.clock import Clock
     from xybridd.services.sampler import Sampler
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from xybridd.storage.store import Store
 
 Ticket = Future[None] | None
+
+#: So many minutes are made ready for an answer before others have their turn: a full one takes half a millisecond.
+_MINUTES_A_TURN = 8
 
 
 class Recorder:
@@ -77,6 +81,8 @@ class Recorder:
         self.on_lonely: Callable[[], None] = lambda: None
         #: Called when something was recorded: the device is to be looked at more often.
         self.on_record: Callable[[], None] = lambda: None
+        #: Called with what was counted while somebody watches; None while nobody does.
+        self.on_counted: Callable[[SessionHead, Sequence[Record], int], None] | None = None
         self._recorded_s = clock.monotonic_s()
         self._recorded_in_minute = False
 
@@ -205,6 +211,7 @@ class Recorder:
             image = await self._sessions.read(partial(self._store.producer, *key))
             last_seq = image.last_seq if image is not None else 0
             self.registry.producers.setdefault(key, Producer(*key, identity.app, last_seq))
+            self.registry.taken_up()
         producer = self.registry.producers[key]
         producer.app = identity.app
         return producer
@@ -219,7 +226,7 @@ class Recorder:
         if link.gone:
             self.on_lonely()
         else:
-            self.registry.attach(tracked, link.link_id)
+            self.registry.attach(tracked, link.link_id, link.pid)
 
     # Sessions
 
@@ -290,7 +297,8 @@ class Recorder:
         return head.session_id, self.committer.barrier(soon=True)
 
     async def sessions(self, wanted: SessionFilter) -> list[SessionSummary]:
-        return await self._sessions.read(partial(self._store.list_sessions, wanted))
+        found = await self._sessions.read(partial(self._store.list_sessions, wanted))
+        return [msgspec.structs.replace(each, pids=self.registry.held_by(each.session_id)) for each in found]
 
     async def minutes(self, link: Link, wanted: MinuteFilter) -> MinutesResult:
         """What was recorded, minute by minute; the last page ends with the minutes that are still open.
@@ -299,10 +307,13 @@ class Recorder:
         """
         wanted = msgspec.structs.replace(wanted, uid=None if self.sees_all(link) else link.uid)
         page = await self._sessions.read(partial(self._store.minute_page, wanted))
-        shown = [to_json(each) for each in page.minutes]
-        if page.next is None:
-            shown += [to_json(each, still_open=True) for each in self.registry.open_minutes(wanted)]
-        return MinutesResult(shown, page.next)
+        still_open = self.registry.open_minutes(wanted) if page.next is None else []
+        shown = []
+        for at, each in enumerate(page.minutes):
+            shown.append(to_json(each))
+            if at % _MINUTES_A_TURN == _MINUTES_A_TURN - 1:
+                await sleep(0)  # the others' turn
+        return MinutesResult(shown + [to_json(each, still_open=True) for each in still_open], page.next)
 
     def sees_all(self, link: Link) -> bool:
         """Root and the daemon's own user may do everything."""
@@ -375,7 +386,8 @@ class Recorder:
         session = tracked.session
         self.time.look()
         records = self.time.corrected(records, link.boot_id)
-        session.apply(records, self._clock.wall_ms(), self._around)
+        now_ms = self._clock.wall_ms()
+        session.apply(records, now_ms, self._around)
         self.ledger.count(len(records))
         tracked.heard_at_s = self._recorded_s = self._clock.monotonic_s()
         self._recorded_in_minute = True
@@ -383,6 +395,8 @@ class Recorder:
         self.registry.note(session, producer)
         if tracked.bound and session.active:
             self._attach(link, tracked)
+        if self.on_counted is not None:
+            self.on_counted(session.head, records, now_ms)
         return session.session_id
 
     def refuse(self, records: int, reason: str) -> None:

@@ -67,8 +67,9 @@ class Link:
         self.current: str | None = None
         #: The boot by whose clock it tells times, if it said so.
         self.boot_id = ""
-        #: Sends a notification to the other end; one that does not read gets none.
-        self.push: Callable[[str, Any], None] = lambda _method, _params: None
+        #: Sends a notification to the other end; whether it did. One that does not read gets none once so many bytes
+        #: (the third argument, 0 without it) wait for it.
+        self.push: Callable[..., bool] = lambda _method, _params, _most_waiting_bytes=0: False
         #: It broke. A request of it that was waiting meanwhile must not bring it back into a session.
         self.gone = False
         #: A batch that was refused for now. Those behind it wait for it, or it would look like a duplicate.
@@ -153,7 +154,9 @@ class Sessions:
         tracked = self.registry.sessions.get(session_id)
         if tracked is not None or found is None or session_id in self.removing or session_id in self.forgetting:
             return tracked
-        return self.track(found)
+        tracked = self.track(found)
+        self.registry.taken_up()
+        return tracked
 
     async def find(self, link: Link, session_id: str) -> Tracked:
         """The session of that id; UnknownSession also when it is another user's."""

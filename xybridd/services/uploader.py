@@ -209,5 +209,5 @@ def _state_from(text: str | None) -> SinkState:
         return SinkState()
     try:
         return msgspec.json.decode(text, type=SinkState)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return SinkState()

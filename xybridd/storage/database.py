@@ -66,14 +66,21 @@ def connect(path: Path) -> sqlite3.Connection:
     # A flipped bit must not make a whole row unreadable.
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
-        # A commit rewrites a few short rows in as many pages, and each page whole: small pages, a quarter of the wear.
-        for pragma in ("page_size = 1024", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL"):
+        shape(connection)
+        for pragma in ("journal_mode = WAL", "synchronous = FULL"):
             connection.execute(f"PRAGMA {pragma}")
         overwrite_deleted(connection, also_free_pages=False)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def shape(connection: sqlite3.Connection) -> None:
+    """How a new file is laid out; one that has something in it stays as it is."""
+    # A commit rewrites a few short rows in as many pages, and each page whole: small pages, a quarter of the wear.
+    connection.execute("PRAGMA page_size = 1024")
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
 def overwrite_deleted(connection: sqlite3.Connection, *, also_free_pages: bool) -> None:
@@ -84,15 +91,17 @@ def overwrite_deleted(connection: sqlite3.Connection, *, also_free_pages: bool) 
 def open_sound(path: Path, *, check: bool) -> sqlite3.Connection:
     """Open and migrate; raises sqlite3.Error when the file is damaged. ``check``: look at all of it."""
     refuse_newer(path)
+    _check_header(path)
     connection = connect(path)
     try:
         if check:
             quick_check(connection)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if _columns(connection) != _schema(min(version, migrations()[-1][0])) or version > migrations()[-1][0]:
+            raise _damage(f"the tables are not those of the format that it says it has ({version})")
         _keep_older(connection, path)
         migrate(connection)
-        for table, columns in _schema().items():
-            if [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] != columns:
-                raise _damage(f"the table {table} has not the columns that it should have")
+        for table in TABLES:
             connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
     except BaseException as error:
         if isinstance(error, sqlite3.Error) and is_damage(error):
@@ -126,6 +135,29 @@ def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
     return {name: row[0] for name, row in counts.items()}
 
 
+#: Bytes of the header that are the same in every database of ours, by place: the magic, how it is written and read,
+#: no reserved space, three fractions, the schema's format, UTF-8. https://www.sqlite.org/fileformat.html, 1.3.
+_CONSTANT = {
+    0: (b"SQLite format 3\0",),
+    18: (b"\1\1", b"\2\2"),
+    20: (b"\0\x40\x20\x20",),
+    44: (b"\0\0\0\0", b"\0\0\0\4"),
+    56: (b"\0\0\0\0", b"\0\0\0\1"),
+}
+
+
+def _check_header(path: Path) -> None:
+    """Some of its damage SQLite takes for a file that it may not write, or that somebody else has to read."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except OSError:
+        return  # there is none, or it cannot be read: opening it says so
+    for place, values in _CONSTANT.items() if header else ():
+        if header[place : place + len(values[0])] not in values:
+            raise _damage(f"the header has something at {place} that no database of ours has there")
+
+
 def _damage(what: str) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(what)
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
@@ -133,11 +165,16 @@ def _damage(what: str) -> sqlite3.DatabaseError:
 
 
 @cache
-def _schema() -> dict[str, list[str]]:
-    """The columns of each table, as the migrations make them."""
+def _schema(version: int) -> dict[str, list[str]]:
+    """The columns of each table, as the migrations up to this one make them."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        migrate(connection)
-        return {table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in TABLES}
+        migrate(connection, version)
+        return _columns(connection)
+
+
+def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
+    found = {table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in TABLES}
+    return {table: columns for table, columns in found.items() if columns}
 
 
 def refuse_newer(path: Path) -> None:
@@ -146,11 +183,12 @@ def refuse_newer(path: Path) -> None:
     how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            version, newest = connection.execute("PRAGMA user_version").fetchone()[0], migrations()[-1][0]
+            # A newer format has other tables; with ours, its number is a flipped bit, which shows when it is used.
+            newer = version > newest and _columns(connection) != _schema(newest)
     except sqlite3.Error:
         return  # there is none, or it is damaged: that shows when it is opened to be used
-    newest = migrations()[-1][0]
-    if version > newest:
+    if newer:
         raise StartError(
             f"the database {path} was written by a newer xybridd (its format is {version}, this one knows {newest}); "
             f"it was left untouched: install that version again, or give this one another XYBRIDD_DATA_DIR"
@@ -182,11 +220,11 @@ def _keep_older(connection: sqlite3.Connection, path: Path) -> None:
         log.warning("no copy of the older database could be kept: %s", error)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema up to date, one transaction a migration, forward only."""
+def migrate(connection: sqlite3.Connection, last: int | None = None) -> None:
+    """Bring the schema up to date, or to the migration ``last``: one transaction each, forward only."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     for number, sql in migrations():
-        if number > version:
+        if number > version and (last is None or number <= last):
             try:
                 connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")
             except sqlite3.Error:

@@ -71,7 +71,7 @@ def _decoded(rows: Iterable[tuple[Any, ...]]) -> Iterable[Minute]:
     for (body,) in rows:
         try:
             yield _minute.decode(body)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             log.warning("a minute cannot be read and is passed over: %s", error)
 
 
@@ -87,7 +87,7 @@ def is_sample(body: bytes) -> bool:
 def _reads(decoder: msgspec.msgpack.Decoder[Any], body: bytes) -> bool:
     try:
         decoder.decode(body)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
     return True
 
@@ -154,7 +154,7 @@ def samples(connection: sqlite3.Connection, since_ms: int, limit: int) -> list[S
     for (body,) in reversed(rows):
         try:
             found.append(_sample.decode(body))
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             log.warning("a sample cannot be read and is passed over: %s", error)
     return found
 

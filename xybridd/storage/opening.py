@@ -15,15 +15,15 @@ import os
 import sqlite3
 import stat
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xybridd.core.ledger import COUNTED, RECEIVED
 from xybridd.errors import StartError
 from xybridd.storage import outbox, rows
 from xybridd.storage.database import TABLES, is_damage, open_sound, suspicion
+from xybridd.storage.remains import SCRATCH, Remains
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -71,18 +71,24 @@ def open_database(path: Path, now_ms: int) -> sqlite3.Connection:
 
     Raises StartError when the file was written by a newer version (it is left untouched) or cannot be opened at all.
     """
-    _finish_salvage(path)
-    unclean = has_bytes(beside(path, "-wal")) or suspicion(path).exists()
     try:
+        _finish_salvage(path)
+        logged = has_bytes(beside(path, "-wal"))
+        if logged and not has_bytes(path):
+            # No crash leaves this: a file is on disk before its log. SQLite would delete the log and begin anew.
+            return salvage(path, "its log is there, and nothing else of it", now_ms)
+        unclean = logged or suspicion(path).exists()
         try:
             connection = open_sound(path, check=unclean)
+            if unclean:
+                _see_silent_damage(connection, path, now_ms)
             _trust(path)
             return connection
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
             return salvage(path, str(error), now_ms)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise StartError(f"cannot open the database {path}: {error}") from error
 
 
@@ -113,11 +119,11 @@ def salvage(path: Path, reason: str, now_ms: int, *, balanced: bool = True) -> s
     log.error("the database %s is damaged: %s", path, reason)
     fresh, aside = beside(path, ".new"), _unused(beside(path, f".damaged-{now_ms}"))
     _remove(fresh)
-    with closing(open_sound(fresh, check=False)) as connection:
+    with closing(open_sound(fresh, check=False)) as connection, Remains(path) as remains:
         saved, damaged = 0, []
         connection.execute("BEGIN IMMEDIATE")
         for table in TABLES:
-            count, whole = _copy_rows(path, connection, table)
+            count, whole = remains.copy_rows(connection, table) if has_bytes(path) else (0, False)
             saved += count
             if not whole:
                 damaged.append(table)
@@ -140,18 +146,40 @@ def _put_in_place(path: Path, fresh: Path, aside: Path) -> None:
     for part in _PARTS:
         with suppress(FileNotFoundError):
             beside(path, part).rename(beside(aside, part))
+    # An old log that came back after a power loss would be taken for the new file's.
+    _sync_folder(path.parent)
     fresh.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _finish_salvage(path: Path) -> None:
     """Go on with a salvage that was cut off."""
     fresh = beside(path, ".new")
+    beside(path, SCRATCH).unlink(missing_ok=True)
     if path.exists():
         _remove(fresh)
     elif fresh.exists():
-        with closing(sqlite3.connect(fresh)) as connection:
-            name = connection.execute("SELECT set_aside FROM salvage ORDER BY id DESC LIMIT 1").fetchone()[0]
-        _put_in_place(path, fresh, path.with_name(name))
+        try:
+            with closing(sqlite3.connect(fresh)) as connection:
+                name = connection.execute("SELECT set_aside FROM salvage ORDER BY id DESC LIMIT 1").fetchone()[0]
+        except (sqlite3.DatabaseError, TypeError) as error:
+            if isinstance(error, sqlite3.Error) and not (
+                is_damage(error) or error.sqlite_errorcode == sqlite3.SQLITE_ERROR
+            ):
+                raise
+            # Damaged itself; then what can be read of it is all that there is.
+            log.error("what was salvaged into %s is damaged too: %s", fresh, error)  # noqa: TRY400 - no fault of ours
+            fresh.rename(path)
+        else:
+            _put_in_place(path, fresh, path.with_name(name))
 
 
 def _remove(path: Path) -> None:
@@ -166,6 +194,22 @@ def _unused(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free
+
+
+def _see_silent_damage(connection: sqlite3.Connection, path: Path, now_ms: int) -> None:
+    """A flipped bit within a number SQLite cannot see. The ledger can: each commit leaves it in agreement."""
+    if rows.ledger_agrees(connection):
+        return
+    reason = "the ledger does not agree with the sessions: a number was damaged, and which one nobody can tell"
+    log.error("the database %s is damaged: %s", path, reason)
+    connection.execute("BEGIN IMMEDIATE")
+    rows.drop_impossible(connection)
+    balance(connection)
+    connection.execute(
+        "INSERT INTO salvage (at_ms, set_aside, reason, rows_saved, tables_damaged) VALUES (?, '', ?, 0, '')",
+        (now_ms, reason),
+    )
+    connection.execute("COMMIT")
 
 
 def balance(connection: sqlite3.Connection) -> None:
@@ -183,39 +227,4 @@ def balance(connection: sqlite3.Connection) -> None:
             " ON CONFLICT (name) DO UPDATE SET amount = amount + excluded.amount",
             (name, missing),
         )
-
-
-def _copy_rows(damaged: Path, into: sqlite3.Connection, table: str) -> tuple[int, bool]:
-    """Copy the rows of a table that can be read, from both ends towards the damage: how many, and whether all."""
-    columns = [row[1] for row in into.execute(f"PRAGMA table_info({table})")]
-    saved, whole = 0, True
-    try:
-        with closing(sqlite3.connect(f"{damaged.as_uri()}?mode=ro", uri=True, isolation_level=None)) as source:
-            # A file shorter than its header says is refused whole, unless the schema is declared writable.
-            source.execute("PRAGMA writable_schema = ON")
-            source.text_factory = lambda raw: raw.decode("utf-8", "replace")
-            for order in ("ASC", "DESC"):
-                complete = True
-                # By place, not by name: a flipped bit may have renamed a column, and an older version has fewer.
-                for row in _readable(source, f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid {order}"):
-                    if row is None:
-                        complete = False
-                        break
-                    names = columns[: len(row)]
-                    put = f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-                    with suppress(sqlite3.Error, OverflowError):
-                        saved += into.execute(put, row[: len(names)]).rowcount
-                if complete:
-                    break
-                whole = False
-    except sqlite3.Error:
-        whole = False
-    return saved, whole
-
-
-def _readable(source: sqlite3.Connection, sql: str) -> Iterator[tuple[Any, ...] | None]:
-    """Rows until the damage; None for the damage itself."""
-    try:
-        yield from source.execute(sql)
-    except sqlite3.Error:
-        yield None
+    rows.recount_received(connection)

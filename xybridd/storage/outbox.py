@@ -231,7 +231,7 @@ class _Platform(msgspec.Struct):
 def _platform(hardware: str | None) -> str:
     try:
         return msgspec.json.decode(hardware or "{}", type=_Platform).platform.lower()
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return "unknown"
 
 

@@ -17,7 +17,7 @@ from xybridd.core.category import ErrorCategory
 from xybridd.core.changes import Changes, ErrorImage, ModelImage, ProducerImage, SessionHead
 from xybridd.core.conditions import Conditions
 from xybridd.core.histogram import Histogram
-from xybridd.core.ledger import COUNTED
+from xybridd.core.ledger import COUNTED, RECEIVED, received_of
 from xybridd.core.minute import Minute
 from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
 from xybridd.storage import minutes, outbox
@@ -113,7 +113,7 @@ def _head_row(head: SessionHead) -> tuple[Any, ...]:
 def _or_empty(decode: Callable[[], T], empty: T, what: str, session_id: str) -> T:
     try:
         return decode()
-    except (msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning("session %s: %s cannot be read and counts as empty: %s", session_id, what, error)
         return empty
 
@@ -215,9 +215,31 @@ def get_ledger(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def records_in_sessions(connection: sqlite3.Connection) -> int:
-    calls = connection.execute("SELECT coalesce(sum(call_count), 0) FROM model").fetchone()[0]
-    errors = connection.execute("SELECT coalesce(sum(count), 0) FROM error").fetchone()[0]
-    return int(calls + errors)
+    # Summed here, since SQLite's own sum fails past 2**63.
+    counts = connection.execute("SELECT call_count FROM model UNION ALL SELECT count FROM error")
+    return sum(_whole(row[0]) for row in counts)
+
+
+def ledger_agrees(connection: sqlite3.Connection) -> bool:
+    """Both equations of the records, on disk. A counter that has reached its end proves nothing."""
+    ledger = get_ledger(connection)
+    if max(ledger.values(), default=0) >= LARGEST_COUNTER:
+        return True
+    return not unaccounted(connection) and ledger.get(RECEIVED, 0) == received_of(ledger)
+
+
+def recount_received(connection: sqlite3.Connection) -> None:
+    """After damage: what was received is what became of it."""
+    ledger = get_ledger(connection)
+    if ledger.get(RECEIVED, 0) != (received := min(received_of(ledger), LARGEST_COUNTER)):
+        connection.execute(_PUT_LEDGER, (RECEIVED, received))
+
+
+def drop_impossible(connection: sqlite3.Connection) -> None:
+    """After damage: no count is below zero."""
+    connection.execute("UPDATE model SET call_count = 0 WHERE call_count < 0")
+    connection.execute("UPDATE error SET count = 0 WHERE count < 0")
+    connection.execute("UPDATE ledger SET amount = 0 WHERE amount < 0")
 
 
 def delete_orphans(connection: sqlite3.Connection) -> None:
@@ -237,7 +259,10 @@ def unaccounted(connection: sqlite3.Connection) -> int:
 
 
 class SessionSummary(msgspec.Struct, frozen=True):
-    """A line of ``session.list``."""
+    """A line of ``session.list``.
+
+    ``pids``: the processes that hold it open, none when it lost its app; None when no process has to.
+    """
 
     session_id: str
     app: str
@@ -251,6 +276,7 @@ class SessionSummary(msgspec.Struct, frozen=True):
     error_count: int
     models_used: list[str]
     labels: dict[str, str]
+    pids: list[int] | None = None
 
 
 class SessionFilter(msgspec.Struct, frozen=True):

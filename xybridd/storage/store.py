@@ -14,7 +14,15 @@ import msgspec
 
 from xybridd.errors import CorruptDatabase, StorageError
 from xybridd.storage import mending, minutes, outbox, retention, rows
-from xybridd.storage.database import backups, count_rows, overwrite_deleted, quick_check, suspect, wrapped
+from xybridd.storage.database import (
+    backups,
+    count_rows,
+    is_damage,
+    overwrite_deleted,
+    quick_check,
+    suspect,
+    wrapped,
+)
 from xybridd.storage.lock import FileLock
 from xybridd.storage.opening import open_database, prepare_folder, salvage
 from xybridd.worker import Worker
@@ -74,7 +82,12 @@ class Store:
 
         def job() -> None:
             self._connection = open_database(self.path, now_ms)
-            outbox.release(self._connection)
+            try:
+                outbox.release(self._connection)
+            except sqlite3.DatabaseError as error:  # after a clean end damage shows only where somebody reads
+                if not is_damage(error):
+                    raise
+                self._salvage(str(error), now_ms, balanced=True)
 
         await self._thread.run(job)
 
@@ -83,17 +96,16 @@ class Store:
 
         ``balanced``: nobody holds anything newer in memory, so the ledger is made to agree at once.
         """
+        await self._thread.run(lambda: self._salvage(reason, now_ms, balanced=balanced))
 
-        def job() -> None:
-            suspect(self.path)
-            if self._connection is not None:
-                with suppress(Exception):
-                    self._connection.close()
-            self._connection = None
-            self._connection = salvage(self.path, reason, now_ms, balanced=balanced)
-            self._damage = None
-
-        await self._thread.run(job)
+    def _salvage(self, reason: str, now_ms: int, *, balanced: bool) -> None:
+        suspect(self.path)
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.close()
+        self._connection = None
+        self._connection = salvage(self.path, reason, now_ms, balanced=balanced)
+        self._damage = None
 
     async def account(self) -> int:
         """After damage: let go of what belongs to no session; how many counted records are nowhere now."""

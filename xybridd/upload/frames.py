@@ -48,7 +48,7 @@ def read_job(read: Callable[[int], bytes]) -> Job | None:
         raise BrokenFrame("the stream ended within a job")
     try:
         return msgspec.msgpack.decode(data, type=Job)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise BrokenFrame(f"not a job: {error}") from error
 
 
@@ -56,7 +56,7 @@ def outcome_from(data: bytes) -> Outcome:
     """Raises BrokenFrame."""
     try:
         return msgspec.msgpack.decode(data, type=Outcome)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise BrokenFrame(f"not an outcome: {error}") from error
 
 

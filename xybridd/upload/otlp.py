@@ -69,7 +69,7 @@ def judged(answer: Answer) -> Outcome:
         return outcome
     try:
         partial = _response(answer).partial_success
-    except (DecodeError, ParseError, msgspec.MsgspecError):
+    except (DecodeError, ParseError, msgspec.MsgspecError, RecursionError):
         # It said 200, and receivers that answer with a line of text instead of the message are common.
         return outcome
     if partial.rejected_data_points <= 0:

@@ -101,6 +101,11 @@ def _reached(status: dict[str, Any], scene: Scene) -> list[ReachFacts]:
 
 
 def look_at_spool(scene: Scene) -> list[Finding]:
+    return judge_spool(spooled(daemon_runs=scene.daemon_runs))
+
+
+def spooled(*, daemon_runs: bool = False) -> SpoolFacts:
+    """What waits in this user's spool."""
     folder = spool_folder()
     names, size_bytes, oldest_at_s = list[str](), 0, time.time()
     with suppress(OSError):
@@ -110,13 +115,11 @@ def look_at_spool(scene: Scene) -> list[Finding]:
             if path.suffix == ".spool":
                 size_bytes += found.st_size
                 oldest_at_s = min(oldest_at_s, found.st_mtime)
-    return judge_spool(
-        SpoolFacts(
-            path=str(folder),
-            files=sum(name.endswith(".spool") for name in names),
-            size_bytes=size_bytes,
-            oldest_s=max(0.0, time.time() - oldest_at_s),
-            damaged=sum(name.endswith(".damaged") for name in names),
-            daemon_runs=scene.daemon_runs,
-        )
+    return SpoolFacts(
+        path=str(folder),
+        files=sum(name.endswith(".spool") for name in names),
+        size_bytes=size_bytes,
+        oldest_s=max(0.0, time.time() - oldest_at_s),
+        damaged=sum(name.endswith(".damaged") for name in names),
+        daemon_runs=daemon_runs,
     )

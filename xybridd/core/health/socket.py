@@ -9,6 +9,7 @@ import msgspec
 from xybridd.core.health.finding import Finding, Topic
 
 SOCKET = Topic("socket", "an app that cannot connect records nothing here, and does not say so")
+OPEN = Topic("socket permissions", "whoever may connect may record, and push what others recorded out of the quota")
 FOLDER = Topic("socket folder", "who may write there can put another socket in its place, and is told what apps record")
 
 #: What came of connecting. refused: a socket that nobody listens at.
@@ -50,7 +51,7 @@ def judge(sockets: list[SocketFacts]) -> list[Finding]:
 def _connected(facts: SocketFacts) -> Finding:
     mode = facts.mode or 0
     if mode & 0o002:
-        return SOCKET.warning(
+        return OPEN.warning(
             f"anybody on this machine may record through {facts.path} (mode {mode:04o})",
             'set [socket] mode = "0660" in the config and start the daemon again',
         )

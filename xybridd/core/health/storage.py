@@ -155,10 +155,14 @@ def _room(used_bytes: int, quota_bytes: int) -> Finding:
 def _salvaged(facts: DatabaseFacts) -> Finding:
     last = facts.salvages[-1]
     ago = span((facts.now_ms - last["at_ms"]) / 1000)
-    says = f"it was damaged {ago} ago ({last['reason']}); {many(last['rows_saved'], 'row')} could be saved"
+    says = f"it was damaged {ago} ago ({last['reason']})"
+    if last["set_aside"]:  # else it was mended in its place
+        says += f"; {many(last['rows_saved'], 'row')} could be saved"
     folder = facts.path.rpartition("/")[0]
     if facts.set_aside:
-        return SALVAGE.warning(f"{says}, the damaged file is kept", f"rm {folder}/{last['set_aside']}*")
+        return SALVAGE.warning(
+            f"{says}, the damaged file is kept", f"rm {folder}/{last['set_aside'] or facts.set_aside[0]}*"
+        )
     recent = facts.now_ms - last["at_ms"] < _RECENT_MS
     if recent and facts.set_aside is None:
         return SALVAGE.warning(says, f"sudo ls -l {folder}")

@@ -64,7 +64,8 @@ def judge(facts: UploadFacts) -> list[Finding]:
 
 def _upload(status: dict[str, Any]) -> Finding:
     if status["problems"]:
-        return UPLOAD.problem("; ".join(status["problems"]), "xybridd upload status")
+        says, found, mend = "; ".join(status["problems"]).partition("; run: ")
+        return UPLOAD.problem(says, mend if found else "xybridd upload status")
     sinks = status["sinks"]
     queued = sum(sink["queued"] for sink in sinks)
     match status["state"]:

@@ -1,0 +1,241 @@
+"""Each target takes any bytes. It raises nothing; an assertion says what has to hold besides."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from contextlib import suppress
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from unittest import mock
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tests.core.given import NOW_MS, head
+from tests.probes.machines import LINUX
+from tests.probes.test_bad_trees import files_of
+from xybridd import config
+from xybridd.client import spool
+from xybridd.core import address
+from xybridd.core.conditions import Conditions
+from xybridd.core.delivery import Item, Job, Outcome, Target
+from xybridd.core.export import session_metrics, telemetry_export
+from xybridd.core.histogram import Histogram
+from xybridd.core.importing import item_from
+from xybridd.core.redaction import redact
+from xybridd.core.retry import LONGEST_RETRY_AFTER_S, decide
+from xybridd.core.session import Session, SessionLimits
+from xybridd.core.stats import StatsTotals
+from xybridd.daemon.handlers import METHODS
+from xybridd.errors import ConfigError, InvalidParams, ParseError
+from xybridd.probes.recorded import RecordedTree
+from xybridd.probes.register import PROBES, together
+from xybridd.protocol.framing import BadLine, LineSplitter, decode_params, encode_error, encode_result, parse_request
+from xybridd.protocol.messages import RecordBatchParams
+from xybridd.storage import minutes
+from xybridd.storage.rows import StoredSession, _model
+from xybridd.upload import frames, http, otlp, xybrid
+from xybridd.upload.request import Answer, outcome_of, without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MAX_FRAME = 4096
+KEY = "xk-not-to-be-seen"
+TARGET = Target("otlp", "https://otlp.example", key=KEY)
+
+logging.getLogger("xybridd").setLevel(logging.CRITICAL)
+
+
+def framing(data: bytes) -> None:
+    """However the stream is cut, the lines are the same, and each is a request or has an answer that is JSON."""
+    whole, broken = LineSplitter(MAX_FRAME).feed(data)
+    pieces, splitter, ends = list[bytes](), LineSplitter(MAX_FRAME), False
+    for start in range(0, len(data), 7):
+        lines, error = splitter.feed(data[start : start + 7])
+        pieces += lines
+        if ends := error is not None:
+            break
+    assert (pieces, ends) == (whole, broken is not None)
+    for line in whole:
+        try:
+            request = parse_request(line)
+        except BadLine as bad:
+            answer = json.loads(encode_error(bad.request_id, bad.error))
+            assert answer["error"]["code"] in {-32700, -32600}
+        else:
+            if request.request_id is not None:
+                json.loads(encode_result(request.request_id, None), parse_int=str, parse_float=str)
+
+
+def messages(data: bytes) -> None:
+    """Params of some method are refused by name, or a value; what is recorded can be counted, stored and shown."""
+    method = METHODS[sorted(METHODS)[data[0] % len(METHODS)]] if data else METHODS["record.batch"]
+    try:
+        params = decode_params(method.params, msgspec.Raw(data[1:]))
+    except InvalidParams as error:
+        assert str(error).startswith("$.params")  # noqa: PT017 - where it is raised is what is tried
+        return
+    except ParseError:
+        return
+    msgspec.json.encode(params)
+    if isinstance(params, RecordBatchParams):
+        session = Session(head(), SessionLimits())
+        session.apply(params.records, NOW_MS)
+        msgspec.json.encode((session_metrics(session, {}), telemetry_export(session, {})))
+
+
+def configuration(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    try:
+        loaded = config.parse(text, Path("config.toml"))
+    except ConfigError:
+        return
+    config.parse(config.as_toml(config.keys(loaded.config)), Path("shown.toml"))
+
+
+class _Daemon:
+    """Takes what is valid, as the real one does, and refuses the rest."""
+
+    @classmethod
+    def open(cls, _sockets: Sequence[Path] | None) -> Self:
+        return cls()
+
+    def call(self, method: str, params: Any, _timeout_s: float) -> Any:
+        decode_params(METHODS[method].params, msgspec.Raw(msgspec.json.encode(params)))
+        return {"last_seq": 0}
+
+    def close(self) -> None:
+        pass
+
+
+def spools(data: bytes) -> None:
+    """A file is delivered or put aside: it does not stay, to be tried for ever."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(spool, "Connection", _Daemon):
+        path = Path(folder, "one.spool")
+        path.write_bytes(data)
+        path.chmod(0o600)
+        assert spool.deliver(path, None)
+        assert not path.exists()
+
+
+def rows(data: bytes) -> None:
+    """What is stored in a row is read, or passed over; what is read can be shown and sent."""
+    for sort, is_sound in (("minute", minutes.is_minute), ("sample", minutes.is_sample)):
+        if is_sound(data):
+            item = Item(sort, "s", 0, NOW_MS, "d", "linux", "app", "1", data)  # type: ignore[arg-type]
+            otlp.body(Job(TARGET, "k", [item]))
+    image = _model(("s", 0, "m", "1", 1, 1, 0, 1, 1, data, data, data))
+    stored = StoredSession(head(), [image], [])
+    session = Session.restored(stored.head, SessionLimits(), stored.models, stored.errors, None)
+    msgspec.json.encode(session_metrics(session, {}))
+    for read in (Histogram.from_bytes, StatsTotals.from_bytes, Conditions.from_bytes):
+        try:
+            kept = read(data)
+        except (ValueError, KeyError, TypeError, msgspec.MsgspecError, RecursionError):
+            continue
+        assert read(kept.to_bytes()).to_bytes() == kept.to_bytes()
+
+
+_TYPES = ("application/json", "application/x-protobuf", "text/html", "")
+_STATUSES = (200, 204, 301, 400, 401, 407, 408, 413, 429, 500, 501, 503)
+
+
+def answers(data: bytes) -> None:
+    """Whatever a receiver answers comes to a verdict, with a wait that ends, and says nothing of the key."""
+    status, kind, header = (*data[:3], 0, 0, 0)[:3]
+    answer = Answer(
+        _STATUSES[status % len(_STATUSES)],
+        _TYPES[kind % len(_TYPES)],
+        data[3 : 3 + header % 40].decode("latin-1") or None,
+        data[3 + header % 40 :],
+    )
+    weighed = http._weighed(answer, "example")
+    outcomes = [weighed] if isinstance(weighed, Outcome) else [otlp.judged(weighed), outcome_of(weighed)]
+    for outcome in outcomes:
+        told = without_secrets(outcome, TARGET)
+        assert KEY not in told.detail
+        verdict = decide(told, 2, 3, NOW_MS, 0.5)
+        assert 0 <= verdict.wait_s <= LONGEST_RETRY_AFTER_S
+        msgspec.msgpack.encode(told)
+
+
+def imports(data: bytes) -> None:
+    """A line is refused with a sentence, or becomes an event that can be sent on, and taken in again."""
+    try:
+        item = item_from(data, NOW_MS)
+    except ValueError as error:
+        assert str(error)  # noqa: PT017
+        return
+    sent = xybrid.body(Job(Target("xybrid", "https://x.example"), "k", [item]))
+    assert len(json.loads(sent)["events"]) == 1
+
+
+def pipes(data: bytes) -> None:
+    """Between the daemon and its sender."""
+    with suppress(frames.BrokenFrame):
+        frames.outcome_from(data)
+    stream = BytesIO(data)
+    with suppress(frames.BrokenFrame):
+        while frames.read_job(stream.read) is not None:
+            pass
+
+
+def urls(data: bytes) -> None:
+    """What is shown of an address never has its password; where one may send is decided without an exception."""
+    url = data.decode("utf-8", "replace")
+    address.why_refused(url, allow_insecure=bool(len(data) % 2))
+    shown = address.shown_url(url)
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return
+    assert not password or len(password) < 6 or password not in shown
+
+
+def texts(data: bytes) -> None:
+    """What was redacted stays as it is when it is redacted again."""
+    once = redact(data.decode("utf-8", "replace"))
+    assert redact(once) == once
+
+
+@cache
+def _machine(number: int) -> dict[str, Any]:
+    return {path: content for path, content in files_of(LINUX[number]).items() if isinstance(content, bytes | str)}
+
+
+def trees(data: bytes) -> None:
+    """A machine one of whose files says something else: every quantity has a reading all the same."""
+    which, where = (*data[:2], 0, 0)[:2]
+    files = _machine(which % len(LINUX))
+    changed = sorted(files)[where % len(files)]
+    with tempfile.TemporaryDirectory() as folder:
+        for path, content in (files | {changed: data[2:]}).items():
+            place = Path(folder, path.lstrip("/"))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content if isinstance(content, bytes) else content.encode())
+        found: dict[str, Any] = {}
+        for probe in PROBES:
+            readings = probe.read(RecordedTree(Path(folder)), 1.0)
+            assert set(readings) == {quantity.name for quantity in probe.quantities}
+            found |= readings
+    msgspec.json.encode(together(found))
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "framing": framing,
+    "messages": messages,
+    "configuration": configuration,
+    "spools": spools,
+    "rows": rows,
+    "answers": answers,
+    "imports": imports,
+    "pipes": pipes,
+    "urls": urls,
+    "texts": texts,
+    "trees": trees,
+}
