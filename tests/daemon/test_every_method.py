@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a
 #: What anybody may call who may connect, and sees nothing of others by.
 FOR_ALL = {
     "hello", "session.start", "session.list", "stats.minutes", "record.inference", "record.error", "record.batch",
-    "device.capabilities", "device.advice", "device.watch", "device.samples", "upload.status", "daemon.status",
+    "device.capabilities", "device.advice", "device.watch", "device.samples", "records.watch", "upload.status", "daemon.status",
     "session.get", "session.export", "session.end", "session.reset",
 }  # fmt: skip
 
