@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system check docs format lint types contracts bench torture soak powerloss fuzz clean
+.PHONY: help run test test-system check docs format lint types contracts bench torture soak powerloss fuzz lock audit clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,17 @@ torture: $(STAMP)  ## kill, starve, corrupt; compare to what producers wrote dow
 
 soak: $(STAMP)  ## a day of a device in minutes: what the daemon takes must not grow (MINUTES=15)
 	$(BIN)/python -m tests.torture.soak --minutes $(or $(MINUTES),15) $(SOAK_ARGS)
+
+lock: $(STAMP)  ## pin what a release is installed with, each file by its hash
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	{ sed -n '/^#/p;/^[^#]/q' .ci/requirements.lock; \
+	  $(BIN)/uv pip compile pyproject.toml --extra metrics --extra network --extra nvidia --universal \
+	    --python-version 3.11 --generate-hashes --no-header --quiet; } > .ci/requirements.lock.new
+	mv .ci/requirements.lock.new .ci/requirements.lock
+
+audit: $(STAMP)  ## ask for known weaknesses of what is pinned
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.7'
+	$(BIN)/pip-audit --requirement .ci/requirements.lock --require-hashes --disable-pip
 
 powerloss: $(STAMP)  ## every state that a disk may hold when the power fails, every kind of damage, many random lives (an hour)
 	XYBRIDD_POWER_LOSSES=all XYBRIDD_DAMAGES=all XYBRIDD_LIVES=1000 $(BIN)/python -m pytest tests/damage $(PYTEST_ARGS)

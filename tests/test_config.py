@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "limits.max_batch_records": 10_000,
     "limits.max_connections": 4096,
     "limits.max_sessions": 4096,
+    "limits.user_percent": 50,
     "limits.max_waiting_answers": 20_000,
     "limits.max_held_bytes": 2**25,
     "device.id": None,
@@ -219,3 +220,11 @@ def test_a_written_file_changes_nothing_and_names_every_key() -> None:
         table, _, key = name.partition(".")
         assert f"[{table}]" in text
         assert f"# {key} = " in text
+
+
+def test_a_file_that_everybody_may_change_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[upload]\nendpoint = "https://evil.example"\n')
+    path.chmod(0o646)
+    with pytest.raises(ConfigError, match=f"chmod o-w {path}"):
+        load(str(path))

@@ -6,6 +6,7 @@ the wrong kind is an error that names file, key, value and what was expected.
 
 from __future__ import annotations
 
+import stat
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
@@ -70,12 +71,21 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_batch_records: Annotated[int, Meta(ge=1, le=1_000_000), _says("records in one batch")] = 10_000
     max_connections: Annotated[int, Meta(ge=1, le=100_000), _says("connections at once")] = 4096
     max_sessions: Annotated[int, Meta(ge=1, le=100_000), _says("active sessions at once")] = 4096
+    user_percent: Annotated[
+        int,
+        Meta(ge=1, le=100),
+        _says("of connections and of active sessions: how much one user may have; root and the daemon's own user: all"),
+    ] = 50
     max_waiting_answers: Annotated[
         int, Meta(ge=1), _says("answers that may wait for the disk before more records are refused")
     ] = 20_000
     max_held_bytes: Annotated[
         int, Meta(ge=2**16), _says("bytes heard and not carried out yet, for all connections together")
     ] = 2**25
+
+    def share(self, of: int) -> int:
+        """How much of a limit one user may have."""
+        return max(1, of * self.user_percent // 100)
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -212,8 +222,16 @@ def load(named: str | None = None) -> Loaded:
             continue
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
+        _check_safe(path)
         return parse(text, path)
     return Loaded(Config(), None, [])
+
+
+def _check_safe(path: Path) -> None:
+    """Who may change it says where everything is sent, with the key. Raises ConfigError."""
+    found = path.stat()
+    if stat.S_ISREG(found.st_mode) and found.st_mode & stat.S_IWOTH:
+        raise ConfigError(f"{path}: everybody may change it, and it is not used; run: chmod o-w {path}")
 
 
 def parse(text: str, path: Path) -> Loaded:

@@ -290,3 +290,18 @@ def test_a_queue_that_overflows_goes_to_disk_and_all_of_it_arrives(
     assert not spool.waiting(spool_folder)
     assert client.close(PATIENCE_S)
     assert session(daemon, session_id)["extensions"]["end_reason"] == "ended"
+
+
+def test_errors_are_redacted_before_they_are_on_disk_and_keep_their_category(spool_folder: Path) -> None:
+    records = [
+        {"type": "error", "error": "cannot open /home/network/x.bin"},
+        {"type": "error", "error": "for ada@example.org", "category": "memory"},
+        {"type": "inference", "model_id": "m", "version": "1", "latency_ms": 1.5},
+    ]
+    path = keep(spool_folder, str(uuid.uuid4()), [batch(1, str(uuid.uuid4()), records)])
+    written = msgspec.json.decode(path.read_bytes().splitlines()[1])["params"]["records"]
+    assert written == [
+        {"type": "error", "error": "cannot open ~/x.bin", "category": "Network"},  # taken from the whole of it
+        {"type": "error", "error": "for [email]", "category": "memory"},
+        records[2],
+    ]

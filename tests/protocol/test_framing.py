@@ -188,7 +188,7 @@ BAD_PARAMS: list[tuple[Any, bytes, str, str]] = [
     (RecordBatchParams, batch(version="v" * 129), "$.params.records[3].version", "expected `str` of length <= 128"),
     (RecordBatchParams, batch(timestamp_ms=1.5), "$.params.records[3].timestamp_ms", "expected `int"),
     (RecordBatchParams, batch(timestamp_ms=2**70), "$.params.records[3].timestamp_ms", ""),
-    (RecordBatchParams, batch(type="inferred"), "$.params.records[3].type", "invalid value 'inferred'"),
+    (RecordBatchParams, batch(type="inferred"), "$.params.records[3].type", "invalid value: none of those"),
     (RecordBatchParams, batch(stats={"hardware_used": "tpu"}), "$.params.records[3].stats.hardware_used", "invalid"),
     (RecordBatchParams, batch(stats={"input_tokens": -1}), "$.params.records[3].stats.input_tokens", "expected `int`"),
     (RecordBatchParams, batch(type="error"), "$.params.records[3].error", "required, but missing"),

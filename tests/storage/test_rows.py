@@ -204,3 +204,13 @@ def test_a_category_that_is_none_is_unknown(connection: sqlite3.Connection) -> N
     stored = rows.get_session(connection, "s")
     assert stored is not None
     assert [found.category for found in stored.errors] == ["Unknown"]
+
+
+def test_a_user_that_floods_the_disk_pushes_out_its_own(connection: sqlite3.Connection) -> None:
+    for number, uid in enumerate([1, 2, 2, 2, 1]):
+        changes = Changes()
+        made = session(session_id=f"s{number}", uid=uid)
+        made.end("ended", NOW_MS + number)
+        made.take_changes(changes)
+        rows.put(connection, changes)
+    assert list(retention.to_evict(connection, 2**40, 10).sessions) == ["s1", "s2", "s3", "s0", "s4"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import click
+import msgspec
 
 from xybridd import config as configuration
 from xybridd.cli.output import console, json_option, print_json
+from xybridd.core.address import shown_url
 from xybridd.errors import XybriddError
 from xybridd.paths import config_files
 
@@ -34,7 +36,7 @@ def show(name: str | None, *, as_json: bool) -> None:
     """
     loaded = configuration.load(name)
     _warn(loaded)
-    keys = configuration.keys(loaded.config)
+    keys = [_without_secrets(key) for key in configuration.keys(loaded.config)]
     if as_json:
         print_json({key.name: key.value for key in keys})
         return
@@ -116,6 +118,13 @@ def init(name: str | None, *, force: bool, stdout: bool) -> None:
 def _warn(loaded: configuration.Loaded) -> None:
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def _without_secrets(key: configuration.Key) -> configuration.Key:
+    """What is shown ends in issues and chats: a URL is shown without the password in it."""
+    if isinstance(key.value, str) and "://" in key.value:
+        return msgspec.structs.replace(key, value=shown_url(key.value))
+    return key
 
 
 def _shown(value: Any) -> str:

@@ -5,7 +5,8 @@ One file is one producer: its first line says who that was, each further line is
 that the daemon has already is a duplicate, however often and by however many the file is delivered.
 
 A file appears whole or not at all (written under another name, fsynced, renamed), is 0600, and goes when everything in
-it is on the daemon's disk. Only files and folders that belong to this user and that nobody else may write are trusted.
+it is on the daemon's disk. Errors are redacted before they are written, as the daemon does. Only files and folders that
+belong to this user and that nobody else may write are trusted.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from xybridd.errors import (
     UnknownSession,
     WireError,
 )
+from xybridd.protocol.records import ErrorRecord, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -85,13 +87,14 @@ _producer = msgspec.json.Decoder(Producer)
 _request = msgspec.json.Decoder(Request)
 _batch = msgspec.json.Decoder(_Batch)
 _session = msgspec.json.Decoder(_Session)
+_records = msgspec.json.Decoder(list[Record])
 
 
 def write(folder: Path, producer: Producer, requests: Iterable[tuple[str, bytes]]) -> Path:
     """A new file, on disk when this returns. Raises OSError, and then nothing is left."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_ours(os.lstat(folder), stat.S_ISDIR)
-    lines = [_encode(producer), *(_encode(Request(method, msgspec.Raw(params))) for method, params in requests)]
+    lines = [_encode(producer), *(_encode(Request(method, msgspec.Raw(_fit(params)))) for method, params in requests)]
     data = b"\n".join(lines) + b"\n"
     if len(data) + sum(path.lstat().st_size for path in folder.iterdir()) > MOST_BYTES:
         raise OSError(f"{folder} holds {MOST_BYTES // 2**20} MiB already, and no daemon has fetched them")
@@ -114,6 +117,28 @@ def write(folder: Path, producer: Producer, requests: Iterable[tuple[str, bytes]
     with contextlib.suppress(OSError):
         _sync_folder(folder)
     return target
+
+
+def _fit(params: bytes) -> bytes:
+    """As it may stand on a disk: errors say no more than the daemon would keep, and their category, taken before."""
+    if b'"type":"error"' not in params:
+        return params
+    batch = _batch.decode(params)
+    batch.records = msgspec.Raw(_encode([_fit_record(each) for each in _records.decode(batch.records)]))
+    return _encode(batch)
+
+
+def _fit_record(record: Record) -> Record:
+    if not isinstance(record, ErrorRecord):
+        return record
+    try:
+        from xybridd.core.category import categorize  # noqa: PLC0415 - few processes spool, and fewer an error
+        from xybridd.core.redaction import redact  # noqa: PLC0415
+
+        category = record.category or categorize(record.error).value
+        return msgspec.structs.replace(record, error=redact(record.error), category=category)
+    except ImportError:  # a process that ends may not be able to import any more: counted, and not told
+        return msgspec.structs.replace(record, error="[redacted]")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -205,8 +205,11 @@ class Registry:
             self.implicit[head.uid, head.app] = head.session_id
         return tracked
 
-    def active_count(self) -> int:
-        return sum(tracked.session.active for tracked in self.sessions.values())
+    def active_count(self, uid: int | None = None) -> int:
+        """Of one user, or of all."""
+        return sum(
+            tracked.session.active for tracked in self.sessions.values() if uid in {None, tracked.session.head.uid}
+        )
 
     def implicit_of(self, identity: Identity) -> Tracked | None:
         """The active implicit session of a user id and app."""

@@ -250,6 +250,7 @@ class _Daemon:
             sdk_version=__version__,
             limits=SessionLimits(config.session.max_models, config.session.max_errors),
             max_sessions=config.limits.max_sessions,
+            max_sessions_each=config.limits.share(config.limits.max_sessions),
         )
         return Recorder(
             store=store,

@@ -15,7 +15,7 @@ import logging
 import socket
 import struct
 import sys
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -281,6 +281,7 @@ class Server:
         self.services = services
         self.link_ids = itertools.count(1)
         self.connections: set[Connection] = set()
+        self._of_user: Counter[int] = Counter()
         self.held_bytes = 0
         self.stopping = False
         self._all_closed = asyncio.Event()
@@ -297,13 +298,23 @@ class Server:
     def opened(self, connection: Connection) -> WireError | None:
         """Take note of a connection; why it cannot stay, if it cannot."""
         self.connections.add(connection)
-        most = self.services.config.limits.max_connections
-        if len(self.connections) > most:
-            return Overloaded(f"{most} connections are open already (limits.max_connections)", retry_after_ms=1000)
+        limits, uid = self.services.config.limits, connection.link.uid
+        self._of_user[uid] += 1
+        if len(self.connections) > limits.max_connections:
+            return Overloaded(
+                f"{limits.max_connections} connections are open already (limits.max_connections)", retry_after_ms=1000
+            )
+        share = limits.share(limits.max_connections)
+        if self._of_user[uid] > share and not self.services.recorder.sees_all(connection.link):
+            return Overloaded(
+                f"{share} connections of this user are open already (limits.user_percent of limits.max_connections)",
+                retry_after_ms=1000,
+            )
         return None
 
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self._of_user -= Counter({connection.link.uid: 1})
         self.weigh(connection)
         self.services.recorder.disconnected(connection.link)
         self.services.device.unwatch(connection.link.link_id)

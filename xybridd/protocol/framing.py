@@ -133,6 +133,7 @@ def _id_of(line: bytes) -> bytes:
 
 
 _AT = re.compile(r" - at `(\$[^`]*)`$")
+_ECHOED = re.compile(r"(Invalid (?:enum )?value) '.*'", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `([^`]+)`$")
 
 
@@ -145,6 +146,8 @@ def _place(error: msgspec.ValidationError, base: str) -> tuple[str, str]:
     missing = _MISSING.match(expected)
     if missing:
         path, expected = f"{path}.{missing[1]}", "required, but missing"
+    # What was said is not said again: answers end in logs, and a prompt or a key may stand in a wrong place.
+    expected = _ECHOED.sub(r"\1: none of those that docs/protocol.md lists", expected)
     return path, expected[:1].lower() + expected[1:]
 
 

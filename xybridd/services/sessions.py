@@ -93,6 +93,8 @@ class Installation(msgspec.Struct, frozen=True):
     sdk_version: str
     limits: SessionLimits
     max_sessions: int
+    #: Of those, how many one user may have who is not one of the two above.
+    max_sessions_each: int | None = None
 
 
 def ended_error(tracked: Tracked) -> SessionEnded:
@@ -235,8 +237,15 @@ class Sessions:
             self._details = state, state.details(now_s)
         return self._details[1]
 
-    def _check_room(self) -> None:
-        """Raises Overloaded when no more sessions may be active."""
+    def _check_room(self, uid: int) -> None:
+        """Raises Overloaded when no more sessions may be active, of this user or at all."""
+        share = self.installation.max_sessions_each
+        bound = share is not None and uid not in {0, self.installation.owner_uid}
+        if bound and self.registry.active_count(uid) >= (share or 0):
+            raise Overloaded(
+                f"{share} sessions of this user are active already (limits.user_percent of limits.max_sessions)",
+                retry_after_ms=RETRY_OVERLOADED_MS,
+            )
         if self.registry.active_count() >= self.installation.max_sessions:
             raise Overloaded(
                 f"{self.installation.max_sessions} sessions are active already (limits.max_sessions)",
@@ -246,7 +255,7 @@ class Sessions:
     def begin(self, head: SessionHead, *, instead: bool = False) -> Tracked:
         """Raises Overloaded, unless it comes ``instead`` of one that just ended."""
         if not instead:
-            self._check_room()
+            self._check_room(head.uid)
         session = Session(head, self.installation.limits)
         self.registry.note(session)
         return self.registry.track(session, self._clock.monotonic_s())

@@ -36,15 +36,18 @@ def timeline_of(connection: sqlite3.Connection, boot_id: str) -> tuple[Timeline,
     found = connection.execute(
         "SELECT offset_ms, from_ms, until_ms, wrong, by_ms FROM clock WHERE boot_id = ? ORDER BY id", (boot_id,)
     )
+    # One bit turns a number into a text: a stretch that cannot be read is one that nobody saw.
     stretches = [
         Stretch(offset_ms, from_ms, until_ms, bool(wrong), by_ms)
         for offset_ms, from_ms, until_ms, wrong, by_ms in found
+        if all(isinstance(each, int) for each in (offset_ms, from_ms, until_ms, by_ms or 0))
     ]
     newest = connection.execute(
         "SELECT started_at_ms FROM session WHERE boot_id != ? ORDER BY started_at_ms DESC LIMIT 1", (boot_id,)
     ).fetchone()
     waits = connection.execute("SELECT 1 FROM clock WHERE wrong AND known_ms IS NULL LIMIT 1").fetchone()
-    return Timeline(boot_id, stretches, newest[0] if newest else 0), waits is not None
+    newest_ms = newest[0] if newest and isinstance(newest[0], int) else 0
+    return Timeline(boot_id, stretches, newest_ms), waits is not None
 
 
 def mend(connection: sqlite3.Connection, changes: Changes) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import stat
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,18 @@ _PARTS = ("", "-wal", "-shm")
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the data folder, or tighten it again: 0700, every file in it 0600."""
+    """Make the data folder, or tighten it again: 0700, every file in it 0600. Raises StartError, also when planted."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
+        _check_ours(folder)
+        # By descriptor: what was looked at is what is changed.
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if (owner := os.fstat(opened).st_uid) != os.geteuid():
+                raise _planted(folder, f"belongs to another user (uid {owner})")
+            os.fchmod(opened, 0o700)
+        finally:
+            os.close(opened)
         for path in folder.iterdir():
             if path.is_file() and not path.is_symlink():
                 path.chmod(0o600)
@@ -42,6 +51,19 @@ def prepare_folder(folder: Path) -> None:
         raise StartError(
             f"cannot use the data folder {folder}: {error.strerror or error}; choose another with XYBRIDD_DATA_DIR"
         ) from error
+
+
+def _check_ours(folder: Path) -> None:
+    """A link is its maker's word for where the data goes; in a folder for all, anybody may put one in our place."""
+    link, above = folder.lstat(), folder.parent.stat()
+    if stat.S_ISLNK(link.st_mode) and link.st_uid not in {0, os.geteuid()}:
+        raise _planted(folder, f"is a link that another user made (uid {link.st_uid})")
+    if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
+        raise _planted(folder, f"can be replaced by anybody; run: chmod o-w {folder.parent}")
+
+
+def _planted(folder: Path, why: str) -> StartError:
+    return StartError(f"the data folder {folder} {why}; nothing was kept there: choose another with XYBRIDD_DATA_DIR")
 
 
 def open_database(path: Path, now_ms: int) -> sqlite3.Connection:

@@ -8,6 +8,8 @@ is free, the oldest of each kind first:
 3. samples of the device,
 4. exports of other devices, which were brought here to be sent on.
 
+Of each kind first those of a user of whom more than half of all sessions are, if there are others.
+
 What is in a batch may have arrived, and is about to go again: it stays. So does what is still open.
 """
 
@@ -108,10 +110,20 @@ def _enough(found: Iterable[tuple[T, int]], size_bytes: int, limit: int) -> tupl
     return chosen, size_bytes
 
 
+def _flooding(connection: sqlite3.Connection) -> int | None:
+    """The user of whom most sessions are, if it is not the only one: it must not push out those of others."""
+    counts = connection.execute("SELECT uid, count(*) FROM session GROUP BY uid ORDER BY 2 DESC").fetchall()
+    total = sum(count for _, count in counts)
+    return counts[0][0] if len(counts) > 1 and 2 * counts[0][1] > total else None
+
+
 def _sessions(connection: sqlite3.Connection) -> Iterator[tuple[str, int]]:
+    flooding = _flooding(connection)
     for which in (f"NOT {_UNSENT}", f"{_UNSENT} AND NOT {_IN_A_BATCH}"):
         ended = connection.execute(
-            f"SELECT session_id FROM session s WHERE ended_at_ms IS NOT NULL AND {which} ORDER BY ended_at_ms"
+            f"SELECT session_id FROM session s WHERE ended_at_ms IS NOT NULL AND {which}"
+            " ORDER BY uid IS NOT ?, ended_at_ms",
+            (flooding,),
         )
         for (session_id,) in ended.fetchall():
             yield session_id, connection.execute(_SESSION_BYTES, (session_id,)).fetchone()[0]
