@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: The schema and rows of version 1, as the first release wrote them: what is here is what came later, taken away.
 TO_VERSION_1 = """
     DROP TABLE minute; DROP TABLE sample; DROP TABLE export; DROP TABLE outbox; DROP TABLE tally; DROP TABLE sink;
+    DROP TABLE clock;
     ALTER TABLE model DROP COLUMN conditions; ALTER TABLE session DROP COLUMN transitions;
     PRAGMA user_version = 1;
 """
