@@ -203,7 +203,7 @@ def test_a_bad_attribute_costs_itself_alone(tmp_path: Path, attribute: str, bad:
     assert readings["power_source"].value == "ac"
 
 
-@pytest.mark.parametrize("bad", [FOLDER, b"\xff\xfe\x00", Link("type")], ids=repr)
+@pytest.mark.parametrize("bad", [FOLDER, b"\xff\xfe\x00", Link("type")], ids=["a folder", "no text", "a loop"])
 def test_a_supply_that_does_not_say_what_it_is_may_be_a_battery(tmp_path: Path, bad: object) -> None:
     readings = read(tmp_path, supply("BAT0", type=bad, capacity=50))
     assert readings["battery"].confidence is UNKNOWN

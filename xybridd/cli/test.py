@@ -96,7 +96,7 @@ def test(*, upload: bool, keep: bool, timeout_s: float, as_json: bool) -> int:
             f"it is kept: xybridd sessions show {trial.session_id[:8]}" if trial.is_there else "nothing of it is left"
         )
         durable = next(each.took_ms for each in steps if each.name == "record")
-        click.echo(f"all is well: a record is on disk {ms(durable)} ms after it was sent; {where}")
+        click.echo(f"all is well: a record is on disk in {ms(durable)} ms; {where}")
     return 0 if failed is None else 1
 
 
