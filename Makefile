@@ -20,8 +20,9 @@ $(STAMP): pyproject.toml
 run: $(STAMP)  ## a daemon, an app at work, a live view (DURATION=10: for ten seconds)
 	@$(BIN)/python examples/demo.py $(if $(DURATION),--seconds $(DURATION))
 
-test: $(STAMP)  ## the tests, in random order
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# Most tests wait, for processes and disks: more of them at once than there are processors. JOBS=0 is one after the other.
+test: $(STAMP)  ## the tests, in random order (JOBS=4 at once)
+	$(BIN)/python -m pytest -n $(or $(JOBS),4) $(PYTEST_ARGS)
 
 test-system: $(STAMP)  ## a Debian with systemd is booted, and xybridd installed on it (root; mmdebstrap, systemd-container)
 	XYBRIDD_TEST_SYSTEM=1 $(BIN)/python -m pytest tests/system -rsP $(PYTEST_ARGS)

@@ -88,10 +88,12 @@ def test_a_config_that_cannot_be_used_and_one_with_a_slip(make_daemon: Callable[
     assert level(found, "config") == "problem"
     assert "storage.quota_mib" in found["config"]["says"]
     daemon.config.write_text("[storage]\nquota = 5\n")
-    daemon.config.chmod(0o666)
     found = examined(daemon)
     assert level(found, "config") == "warning"
     assert "quota_mib" in found["config"]["says"]
+    daemon.config.chmod(0o666)
+    found = examined(daemon)
+    assert level(found, "config") == "problem"
     assert found["config permissions"]["mend"] == f"chmod go-w {daemon.config}"
 
 

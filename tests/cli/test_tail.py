@@ -97,7 +97,7 @@ def test_it_ends_when_told_to_or_when_the_daemon_goes(daemon: Daemon) -> None:
         daemon.stop()
         assert tail.wait(PATIENCE_S) == 3
         assert tail.stderr is not None
-        assert "xybridd run" in tail.stderr.read()
+        assert "xybridd doctor" in tail.stderr.read()
     gone = daemon.xybridd("tail")
     assert (gone.returncode, gone.stdout) == (3, "")
     assert "Example:  xybridd tail" in daemon.xybridd("tail", "--help").stdout

@@ -6,6 +6,7 @@ current folder, and the exit code says whether there was any. Needs the extra ``
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ CORPUS = Path(__file__).with_name("corpus")
 
 
 def main() -> None:
+    logging.getLogger("xybridd").setLevel(logging.CRITICAL)
     name, seconds, *kept = sys.argv[1:]
     folder = kept[0] if kept else tempfile.mkdtemp(prefix=f"fuzz-{name}-")
     options = [f"-max_total_time={seconds}", "-max_len=4096", "-timeout=20", "-rss_limit_mb=2048", "-verbosity=0"]

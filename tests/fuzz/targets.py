@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 from contextlib import suppress
 from functools import cache
@@ -49,8 +48,6 @@ MAX_FRAME = 4096
 KEY = "xk-not-to-be-seen"
 _SECRET = "sk-Not8to9Be0Seen1By2Anybody"  # noqa: S105
 TARGET = Target("otlp", "https://otlp.example", key=KEY)
-
-logging.getLogger("xybridd").setLevel(logging.CRITICAL)
 
 
 def framing(data: bytes) -> None:

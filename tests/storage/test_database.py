@@ -160,6 +160,18 @@ def test_a_newer_database_is_refused_and_left_untouched(path: Path) -> None:
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("ahead", [1, 8, 993])
+def test_a_newer_database_with_the_same_tables_is_left_untouched_too(path: Path, ahead: int) -> None:
+    """A migration may change no column: an index, or what stands in one."""
+    open_database(path, NOW_MS).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {newest_version() + ahead}")
+    before = path.read_bytes()
+    with pytest.raises(StartError, match="newer xybridd"):
+        open_database(path, NOW_MS)
+    assert path.read_bytes() == before
+
+
 def test_a_newer_database_that_has_but_a_table_more_is_left_untouched_too(path: Path) -> None:
     open_database(path, NOW_MS).close()
     with closing(sqlite3.connect(path)) as connection:

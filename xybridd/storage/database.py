@@ -178,9 +178,18 @@ def _schema(version: int) -> dict[str, list[str]]:
         return _columns(connection)
 
 
+#: So far ahead of ours a format may be that of a newer version which changed no column.
+_VERSIONS_TO_COME = 60
+
+
 def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
     found = {table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in TABLES}
     return {table: columns for table, columns in found.items() if columns}
+
+
+def _flipped(version: int, newest: int) -> bool:
+    """Whether the number of a format is ours with one bit turned, and not that of a version to come."""
+    return (version ^ newest).bit_count() == 1 and version - newest > _VERSIONS_TO_COME
 
 
 def refuse_newer(path: Path) -> None:
@@ -190,9 +199,9 @@ def refuse_newer(path: Path) -> None:
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as connection:
             version, newest = connection.execute("PRAGMA user_version").fetchone()[0], migrations()[-1][0]
-            # A newer format has other tables; with ours, its number is a flipped bit, which shows when it is used.
             ours = _schema(newest)
-            newer = version > newest and (_tables(connection) != set(ours) or _columns(connection) != ours)
+            same = _tables(connection) == set(ours) and _columns(connection) == ours
+            newer = version > newest and not (same and _flipped(version, newest))
     except sqlite3.Error:
         return  # there is none, or it is damaged: that shows when it is opened to be used
     if newer:
