@@ -108,7 +108,8 @@ class Wire:
         """The result of a request, whichever order answers come in. Raises WireFailure."""
         while request_id not in self._answers:
             answer = self.read()
-            self._answers[answer["id"]] = answer
+            if "id" in answer:  # else it is a notification: who watches the device may be told of a change at any time
+                self._answers[answer["id"]] = answer
         answer = self._answers.pop(request_id)
         assert answer["jsonrpc"] == "2.0"
         if "error" in answer:

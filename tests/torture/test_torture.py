@@ -43,8 +43,8 @@ def test_whatever_is_done_to_it_what_was_acknowledged_is_there_once(say: Callabl
     assert summary.records > 0
     assert summary.delivered > 0
     if not tracing.permitted():
+        # Whether an error was injected as well is up to chance: which calls, when, and whether they came.
         assert summary.figures["syscalls_swept"] > 0
-        assert summary.figures["errors_injected"] > 0
 
 
 # The judge sees what it is there to see

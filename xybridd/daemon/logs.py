@@ -99,8 +99,19 @@ def _is_journal(stream: TextIO) -> bool:
     return named == f"{found.st_dev}:{found.st_ino}"
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Once nobody reads it any more, it goes nowhere: what is left in a buffer would become the exit code, 120."""
+        if isinstance(sys.exception(), BrokenPipeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+        else:
+            super().handleError(record)
+
+
 def start_logging(level: str, asked: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(_FORMATTERS[format_for(asked, sys.stderr)]())
     root = logging.getLogger()
     root.handlers[:] = [handler]
