@@ -74,9 +74,18 @@ def disk(folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def nothing_of_the_users() -> Iterator[None]:
+    """What a client in a test's own process keeps for later goes nowhere near what this user's apps have kept."""
+    with tempfile.TemporaryDirectory(prefix="xyb-") as apart, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XYBRIDD_DATA_DIR", str(Path(apart) / "data"))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """A test that leaves a thread alive has not ended what it started."""
+def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test that leaves a thread alive has not ended what it started; it ends where the test wanted it to."""
+    del monkeypatch  # undone only after the threads have ended
     before = set(threading.enumerate())
     yield
     until(lambda: not (set(threading.enumerate()) - before), f"threads to end: {threading.enumerate()}")

@@ -253,7 +253,7 @@ def test_after_a_fork_each_process_counts_its_own(
     assert counts == {"before@1": 1, "parent@1": 1000, "child@1": 1000}
 
 
-def test_an_app_that_stops_the_clock_does_not_stop_the_client(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_app_that_stops_the_clock_does_not_stop_the_client(daemon: Daemon) -> None:
     """As libraries do that freeze time in tests: the names in the module `time` are replaced."""
 
     def broken(*_: Any) -> float:
@@ -261,14 +261,14 @@ def test_an_app_that_stops_the_clock_does_not_stop_the_client(daemon: Daemon, mo
 
     daemon.kill()
     client = xybridd.connect(app="a", socket=daemon.socket)
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         for name in ("time", "monotonic", "perf_counter", "time_ns", "monotonic_ns", "perf_counter_ns", "sleep"):
             patched.setattr(time, name, broken)
         record_all(client)
-    for name in ("monotonic", "time"):
-        monkeypatch.setattr(time, name, lambda: 0.0)
-    record_all(client)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("monotonic", "time"):
+            patched.setattr(time, name, lambda: 0.0)
+        record_all(client)
     daemon.start()
     assert client.flush(PATIENCE_S)
     assert client.close(PATIENCE_S)
