@@ -74,7 +74,10 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user_percent: Annotated[
         int,
         Meta(ge=1, le=100),
-        _says("of connections and of active sessions: how much one user may have; root and the daemon's own user: all"),
+        _says(
+            "of connections, active sessions and waiting answers: how much one user may have; "
+            "root and the daemon's own user: all"
+        ),
     ] = 50
     max_waiting_answers: Annotated[
         int, Meta(ge=1), _says("answers that may wait for the disk before more records are refused")

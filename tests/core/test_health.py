@@ -76,11 +76,15 @@ def test_a_daemon_that_does_not_answer(facts: dict[str, Any], level: Level, mend
     assert (finding.level, finding.mend) == (level, mend)
 
 
-def test_a_disk_that_refuses_is_the_daemons_problem() -> None:
-    finding = of(judged(status=status(state="degraded", reason="the disk is full")), daemon.DAEMON)
+@pytest.mark.parametrize(
+    ("reason", "mend"),
+    [("the disk is full", "df -h /d"), ("disk I/O error", "findmnt -T /d; sudo dmesg | tail")],
+)
+def test_a_disk_that_refuses_is_the_daemons_problem(reason: str, mend: str) -> None:
+    finding = of(judged(status=status(state="degraded", reason=reason)), daemon.DAEMON)
     assert finding.level is PROBLEM
-    assert "the disk is full" in finding.says
-    assert finding.mend == "df -h /d"
+    assert reason in finding.says
+    assert finding.mend == mend
 
 
 def test_another_version_runs() -> None:

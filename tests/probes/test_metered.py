@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,11 @@ _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configura
 </busconfig>"""
 
 
+def listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as trying:
+        return not trying.connect_ex(str(path))
+
+
 @pytest.fixture
 def bus(folder: Path) -> Iterator[str]:
     """A bus for this test alone; `DBUS_SYSTEM_BUS_ADDRESS` names it."""
@@ -67,7 +73,7 @@ def bus(folder: Path) -> Iterator[str]:
     pytest.importorskip("jeepney", reason="jeepney is not installed (the extra network)")
     (folder / "bus.conf").write_text(_CONFIG.format(socket=folder / "bus"))
     daemon = subprocess.Popen([program, f"--config-file={folder}/bus.conf", "--nofork", "--nopidfile"])
-    until((folder / "bus").exists, "the bus")
+    until(lambda: listens(folder / "bus"), "the bus")
     address = f"unix:path={folder}/bus"
     with environment(DBUS_SYSTEM_BUS_ADDRESS=address):
         yield address

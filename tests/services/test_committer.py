@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.services.given import disk_full, run, until
-from xybridd.errors import CorruptDatabase, StorageUnavailable
+from xybridd.errors import CorruptDatabase, Overloaded, StorageUnavailable
 from xybridd.services import committer as module
 from xybridd.services.committer import Committer
 
@@ -236,6 +236,29 @@ def test_while_the_disk_refuses_so_does_the_check() -> None:
         assert barrier is not None
         await barrier
         committer.check()
+
+    run(test())
+
+
+def test_of_the_answers_that_may_wait_one_user_has_a_share() -> None:
+    async def test() -> None:
+        work = Work()
+        committer = Committer(work, NEVER_S, most_waiting=4, most_each=2)
+        work.add(1)
+        for _ in range(2):
+            committer.check(1000)
+            committer.barrier(soon=False, uid=1000)
+        with pytest.raises(Overloaded, match="user_percent"):
+            committer.check(1000)
+        committer.check(1001)
+        committer.check()
+        for uid in (1001, None):
+            committer.barrier(soon=False, uid=uid)
+        with pytest.raises(Overloaded, match="4 answers"):
+            committer.check()
+        await committer.drain()
+        for uid in (1000, 1001, None):
+            committer.check(uid)
 
     run(test())
 

@@ -251,6 +251,8 @@ class _Daemon:
             limits=SessionLimits(config.session.max_models, config.session.max_errors),
             max_sessions=config.limits.max_sessions,
             max_sessions_each=config.limits.share(config.limits.max_sessions),
+            max_waiting=config.limits.max_waiting_answers,
+            max_waiting_each=config.limits.share(config.limits.max_waiting_answers),
         )
         return Recorder(
             store=store,
@@ -259,7 +261,6 @@ class _Daemon:
             installation=installation,
             lifetimes=_lifetimes(config),
             commit_interval_s=config.storage.commit_interval_ms / 1000,
-            most_waiting=config.limits.max_waiting_answers,
             since_boot_ms=since_boot_ms,
         )
 

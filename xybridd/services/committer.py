@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from xybridd.errors import CorruptDatabase, Overloaded, StorageError, StorageUnavailable
@@ -49,7 +50,9 @@ class CommitWork(Protocol):
 
 
 class Committer:
-    def __init__(self, work: CommitWork, interval_s: float, most_waiting: int = 20_000) -> None:
+    def __init__(
+        self, work: CommitWork, interval_s: float, most_waiting: int = 20_000, most_each: int | None = None
+    ) -> None:
         self.interval_s = interval_s
         self.failure: str | None = None
         self._work = work
@@ -60,26 +63,38 @@ class Committer:
         self._task: asyncio.Task[None] | None = None
         self._again = False
         self._most_waiting = most_waiting
-        self._waiting = self._waiting_next = 0
+        self._most_each = most_waiting if most_each is None else most_each
+        #: Who waits for the transaction under way, and who for the next one, by user id.
+        self._waiting: Counter[int | None] = Counter()
+        self._waiting_next: Counter[int | None] = Counter()
 
-    def check(self) -> None:
-        """Whether more may be recorded. Raises StorageUnavailable while the disk refuses, Overloaded while it hangs."""
+    def check(self, uid: int | None = None) -> None:
+        """Whether more may be recorded, by a user who has a share, or by one (None) who may have it all.
+
+        Raises StorageUnavailable while the disk refuses, Overloaded while it is slower than what comes.
+        """
         if self.failure is not None:
             raise StorageUnavailable(
                 f"the daemon cannot write to its disk: {self.failure}", retry_after_ms=int(self._retry_s * 1000)
             )
-        if self._waiting + self._waiting_next >= self._most_waiting:
+        if self._waiting.total() + self._waiting_next.total() >= self._most_waiting:
             raise Overloaded(
                 f"{self._most_waiting} answers wait for the disk (limits.max_waiting_answers)", retry_after_ms=1000
             )
+        if uid is not None and self._waiting[uid] + self._waiting_next[uid] >= self._most_each:
+            raise Overloaded(
+                f"{self._most_each} answers to this user wait for the disk (limits.user_percent of "
+                "limits.max_waiting_answers)",
+                retry_after_ms=1000,
+            )
 
-    def barrier(self, *, soon: bool) -> asyncio.Future[None] | None:
-        """Done when everything applied so far is on disk; None when it is already."""
+    def barrier(self, *, soon: bool, uid: int | None = None) -> asyncio.Future[None] | None:
+        """Done when everything applied so far is on disk; None when it is already. ``uid``: as for `check`."""
         if not self._work.dirty():
             return self._flying
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
-        self._waiting_next += 1
+        self._waiting_next[uid] += 1
         if soon:
             self._start()
         else:
@@ -108,11 +123,11 @@ class Committer:
                 self._again = False
                 self._flying = self._next or asyncio.get_running_loop().create_future()
                 self._next = None
-                self._waiting, self._waiting_next = self._waiting_next, 0
+                self._waiting, self._waiting_next = self._waiting_next, Counter()
                 await self._write_until_kept()
                 self._work.settle()
                 self._flying.set_result(None)
-                self._flying, self._waiting = None, 0
+                self._flying, self._waiting = None, Counter()
                 if not self._again:
                     return
         finally:

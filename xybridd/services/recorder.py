@@ -61,7 +61,6 @@ class Recorder:
         installation: Installation,
         lifetimes: Lifetimes,
         commit_interval_s: float,
-        most_waiting: int = 20_000,
         since_boot_ms: Callable[[], int] | None = None,
     ) -> None:
         self.lifetimes = lifetimes
@@ -73,7 +72,9 @@ class Recorder:
         self.pending = Pending(store, self._sessions, clock)
         up_ms = since_boot_ms or (lambda: int(clock.monotonic_s() * 1000))
         self.time = Timekeeper(clock, up_ms, self._sessions.registry, self.pending)
-        self.committer = Committer(self.pending, commit_interval_s, most_waiting)
+        self.committer = Committer(
+            self.pending, commit_interval_s, installation.max_waiting, installation.max_waiting_each
+        )
         self._sessions.mend = partial(self.committer.barrier, soon=True)
         self._sessions.mended = self._mended
         self._sessions.heard_ms = self.time.heard_ms
@@ -234,7 +235,7 @@ class Recorder:
         self, link: Link, session_id: str | None, started_at_ms: int | None, labels: dict[str, str]
     ) -> tuple[str, Ticket]:
         """Start a session, or go on in one of this user's that is active already."""
-        self.committer.check()
+        self.committer.check(self._bounded(link))
         self.time.look()
         if started_at_ms is not None and link.boot_id in {"", self.installation.boot_id}:
             started_at_ms = self.time.timeline.corrected(started_at_ms)
@@ -247,7 +248,7 @@ class Recorder:
             head.labels = labels
             head.client_id = link.producer.client_id if link.producer is not None else None
             tracked = self._sessions.begin(head)
-        return self._enter(link, tracked), self.committer.barrier(soon=True)
+        return self._enter(link, tracked), self._ticket(link, soon=True)
 
     async def metrics(self, link: Link, session_id: str | None) -> SessionMetrics:
         tracked = await self._sessions.resolve(link, session_id)
@@ -258,18 +259,18 @@ class Recorder:
         return telemetry_export(tracked.session, self.pending.shown_ledger())
 
     async def end(self, link: Link, session_id: str | None) -> tuple[TelemetryExport, Ticket]:
-        self.committer.check()
+        self.committer.check(self._bounded(link))
         tracked = await self._sessions.successor(link, await self._sessions.resolve(link, session_id))
         if not tracked.session.active:
             raise ended_error(tracked)
         self.time.look()
         self.registry.end(tracked, "ended", self._clock.wall_ms())
         export = telemetry_export(tracked.session, self.pending.shown_ledger())
-        return export, self.committer.barrier(soon=True)
+        return export, self._ticket(link, soon=True)
 
     async def reset(self, link: Link, session_id: str | None) -> tuple[str, Ticket]:
         """End a session and start a fresh one in its place, with its labels and its producer."""
-        self.committer.check()
+        self.committer.check(self._bounded(link))
         fresh = await self._sessions.new_head(link)
         try:
             old = await self._sessions.successor(link, await self._sessions.resolve(link, session_id))
@@ -277,7 +278,7 @@ class Recorder:
             if session_id is not None or link.current is not None:
                 raise
             tracked = await self._sessions.implicit(link)
-            return tracked.session.session_id, self.committer.barrier(soon=True)
+            return tracked.session.session_id, self._ticket(link, soon=True)
         before = old.session.head
         head = msgspec.structs.replace(
             fresh,
@@ -294,7 +295,7 @@ class Recorder:
             tracked = self._sessions.begin(head)
         if not head.implicit:
             self._enter(link, tracked)
-        return head.session_id, self.committer.barrier(soon=True)
+        return head.session_id, self._ticket(link, soon=True)
 
     async def sessions(self, wanted: SessionFilter) -> list[SessionSummary]:
         found = await self._sessions.read(partial(self._store.list_sessions, wanted))
@@ -319,13 +320,20 @@ class Recorder:
         """Root and the daemon's own user may do everything."""
         return self._sessions.sees_all(link)
 
+    def _bounded(self, link: Link) -> int | None:
+        """Whose share of the waiting answers it is; None for who may have them all."""
+        return None if self.sees_all(link) else link.uid
+
+    def _ticket(self, link: Link, *, soon: bool) -> Ticket:
+        return self.committer.barrier(soon=soon, uid=self._bounded(link))
+
     # Records
 
     async def record(self, link: Link, record: Record, session_id: str | None) -> tuple[str, Ticket]:
         """One record; it is counted once if its answer arrives."""
-        self.committer.check()
+        self.committer.check(self._bounded(link))
         tracked = await self._sessions.recordable(link, session_id)
-        return self._apply(link, tracked, (record,)), self.committer.barrier(soon=True)
+        return self._apply(link, tracked, (record,)), self._ticket(link, soon=True)
 
     async def batch(
         self,
@@ -352,7 +360,7 @@ class Recorder:
         self.ledger.miss(gap)
         self.ledger.dropped_by_client(dropped)
         answered = self._apply(link, tracked, records, producer)
-        return seq, answered, self.committer.barrier(soon=flush)
+        return seq, answered, self._ticket(link, soon=flush)
 
     async def _for_batch(self, link: Link, seq: int, session_id: str | None) -> Tracked:
         """Where a batch goes. One refused for now is remembered, so that none behind it overtakes it."""
@@ -362,7 +370,7 @@ class Recorder:
                     f"batch {link.refused_seq} was refused and has not come again yet; send it first",
                     retry_after_ms=RETRY_OVERLOADED_MS,
                 )
-            self.committer.check()
+            self.committer.check(self._bounded(link))
             return await self._sessions.recordable(link, session_id)
         except (Overloaded, StorageUnavailable):
             link.refused_seq = seq if link.refused_seq is None else min(seq, link.refused_seq)
@@ -380,7 +388,7 @@ class Recorder:
         if seq <= producer.durable_seq:
             self.committer.later()
             return producer.durable_seq, answered, None
-        return seq, answered, self.committer.barrier(soon=flush)
+        return seq, answered, self._ticket(link, soon=flush)
 
     def _apply(self, link: Link, tracked: Tracked, records: Sequence[Record], producer: Producer | None = None) -> str:
         session = tracked.session

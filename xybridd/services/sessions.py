@@ -95,6 +95,13 @@ class Installation(msgspec.Struct, frozen=True):
     max_sessions: int
     #: Of those, how many one user may have who is not one of the two above.
     max_sessions_each: int | None = None
+    #: Answers that may wait for the disk, and those to one such user.
+    max_waiting: int = 20_000
+    max_waiting_each: int | None = None
+
+    def may_do_all(self, uid: int) -> bool:
+        """Root and the daemon's own user."""
+        return uid in {0, self.owner_uid}
 
 
 def ended_error(tracked: Tracked) -> SessionEnded:
@@ -138,7 +145,7 @@ class Sessions:
 
     def sees_all(self, link: Link) -> bool:
         """Root and the daemon's own user may do everything."""
-        return link.uid in {0, self.installation.owner_uid}
+        return self.installation.may_do_all(link.uid)
 
     async def load(self, session_id: str) -> Tracked | None:
         """The session of that id, whoever's it is; None when there is none."""
@@ -240,8 +247,7 @@ class Sessions:
     def _check_room(self, uid: int) -> None:
         """Raises Overloaded when no more sessions may be active, of this user or at all."""
         share = self.installation.max_sessions_each
-        bound = share is not None and uid not in {0, self.installation.owner_uid}
-        if bound and self.registry.active_count(uid) >= (share or 0):
+        if share is not None and not self.installation.may_do_all(uid) and self.registry.active_count(uid) >= share:
             raise Overloaded(
                 f"{share} sessions of this user are active already (limits.user_percent of limits.max_sessions)",
                 retry_after_ms=RETRY_OVERLOADED_MS,

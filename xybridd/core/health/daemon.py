@@ -56,7 +56,9 @@ def _running(facts: DaemonFacts, status: dict[str, Any]) -> Finding:
     if status["state"] == "ok":
         return DAEMON.ok(f"runs{whose} for {span(status['uptime_s'])}, pid {status['pid']}")
     folder = status["storage"]["path"].rpartition("/")[0]
-    return DAEMON.problem(f"{status['state']}: {status['reason']}", f"df -h {folder}")
+    # What is not for want of space is the disk's own trouble: mounted read-only, or failing, and then the kernel tells.
+    look = f"df -h {folder}" if "full" in status["reason"] else f"findmnt -T {folder}; sudo dmesg | tail"
+    return DAEMON.problem(f"{status['state']}: {status['reason']}", look)
 
 
 def _version(facts: DaemonFacts, status: dict[str, Any]) -> Finding:
