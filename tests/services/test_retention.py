@@ -9,9 +9,10 @@ import pytest
 
 from tests.core.given import call, error
 from tests.services.far_end import OK, Desk, FarEnd, desk, status
-from tests.services.given import DAY_S, Bench, ManualClock, bench, disk_full, run, until
+from tests.services.given import ADA, BOB, DAY_S, Bench, ManualClock, bench, disk_full, run, until
 from xybridd.core.delivery import Item
 from xybridd.errors import UnknownSession
+from xybridd.services import retention as module
 from xybridd.services.retention import Retention
 from xybridd.storage import outbox
 
@@ -89,6 +90,66 @@ def test_over_the_quota_the_oldest_go(tmp_path: Path) -> None:
             assert left == set(made[-len(left) :])
             assert b.recorder.ledger.shown()["removed"] == {"quota": 3 * (len(made) - len(left))}
             await b.balances()
+
+    run(test())
+
+
+async def producers(b: Bench, number: int, uid: int) -> list[str]:
+    """Producers that came, sent a batch and went; their client ids."""
+    made = []
+    for _ in range(number):
+        link = await b.producer(uid)
+        await b.batch(link, 1)
+        b.recorder.disconnected(link)
+        b.clock.move(1)
+        assert link.identity is not None
+        made.append(str(link.identity.client_id))
+    await b.settled()
+    return made
+
+
+async def known(b: Bench, client_ids: list[str], uid: int) -> list[bool]:
+    return [await b.store.producer(uid, client_id) is not None for client_id in client_ids]
+
+
+def test_of_each_user_the_latest_producers_are_remembered_and_those_that_are_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PRODUCERS_EACH", 20)
+
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            quiet = await b.producer(ADA)
+            await b.batch(quiet, 1)
+            b.clock.move(1)
+            of_ada, of_bob = await producers(b, 50, ADA), await producers(b, 20, BOB)
+            await retention(b).run()
+            assert await known(b, of_ada, ADA) == [False] * 30 + [True] * 20
+            assert all(await known(b, of_bob, BOB))
+            b.recorder.disconnected(quiet)
+            assert quiet.identity is not None
+            again = await b.producer(ADA, quiet.identity.client_id)
+            await b.batch(again, 2)
+            assert b.recorder.ledger.shown()["missing_batches"] == 0
+            await b.balances()
+
+    run(test())
+
+
+def test_over_the_quota_what_is_remembered_of_producers_goes_before_anybodys_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PRODUCERS_EACH", 20)
+
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            made = await ended_sessions(b, 5)
+            quota = await b.store.used_bytes() + 2**16
+            await producers(b, 1500, BOB)
+            assert await b.store.used_bytes() > quota
+            await retention(b, quota_bytes=quota).run()
+            assert [await b.calls(session_id) for session_id in made] == [2] * 5
+            assert b.recorder.ledger.shown()["removed"] == {}
 
     run(test())
 

@@ -272,6 +272,10 @@ class Registry:
         ]
         return max(0.0, min(waits)) if waits else None
 
+    def connected(self) -> list[str]:
+        """The client ids of the producers that are."""
+        return [producer.client_id for producer in self.producers.values() if producer.connections]
+
     # Memory
 
     def trim(self) -> None:

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from xybridd.errors import StorageError
+from xybridd.storage.retention import PRODUCERS_EACH
 
 if TYPE_CHECKING:
     from xybridd.services.clock import Clock
@@ -46,6 +47,7 @@ class Retention:
             before_ms = now_ms - int(self.retention_days * _DAY_MS)
             await self._remove(await self._store.expired(before_ms), "retention")
             await self._store.coarsen(now_ms - _FINE_MS, before_ms)
+            await self._forget_producers()
             await self._keep_quota()
         except StorageError as error:
             log.warning("retention could not run and will be tried again: %s", error)
@@ -73,6 +75,9 @@ class Retention:
 
     async def _keep_quota(self) -> None:
         async with self._one_at_a_time:
+            if await self._store.used_bytes() <= self.quota_bytes:
+                return
+            await self._forget_producers()  # before anybody's sessions
             used = await self._store.used_bytes()
             if used <= self.quota_bytes:
                 return
@@ -87,6 +92,10 @@ class Retention:
                 if used >= before:
                     log.warning("the database is over its quota, and what is in it is all still needed")
                     return
+
+    async def _forget_producers(self) -> None:
+        while await self._store.forget_producers(self._recorder.registry.connected(), PRODUCERS_EACH):
+            pass
 
     async def _remove(self, sessions: dict[str, int], reason: str) -> None:
         if not sessions:

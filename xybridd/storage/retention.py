@@ -10,11 +10,16 @@ is free, the oldest of each kind first:
 
 Of each kind first those of a user of whom more than half of all sessions are, if there are others.
 
+Where a producer's batches stand is kept for the `PRODUCERS_EACH` of each user that were heard of last: one that comes
+again with what it sent before is known. Without a bound, who starts a process a minute, or means harm, would fill the
+disk with them.
+
 What is in a batch may have arrived, and is about to go again: it stays. So does what is still open.
 """
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 T = TypeVar("T")
+
+#: Producers remembered of each user: some 2 MiB.
+PRODUCERS_EACH = 10_000
 
 #: What a row takes beside its texts and blobs, with its share of the indexes.
 _ROW_BYTES = 150
@@ -156,3 +164,23 @@ def tidy(connection: sqlite3.Connection, before_ms: int) -> None:
         (before_ms,),
     ).fetchall()
     outbox.remove(connection, [row[0] for row in old], "evict")
+
+
+_FORGET_PRODUCERS = """
+DELETE FROM producer WHERE id IN (
+    SELECT id FROM (
+        SELECT id, client_id, row_number() OVER (PARTITION BY uid ORDER BY heard_at_ms DESC, id DESC) AS place
+        FROM producer
+    ) WHERE place > ?1 AND client_id NOT IN (SELECT value FROM json_each(?2)) ORDER BY place DESC LIMIT ?3
+)
+"""
+
+
+def forget_producers(connection: sqlite3.Connection, connected: list[str], most_each: int, limit: int) -> int:
+    """Of each user those heard of longest ago, past so many and at most so many at once; how many went.
+
+    ``connected``: the client ids of those that stay in any case.
+    """
+    if connection.execute("SELECT 1 FROM producer GROUP BY uid HAVING count(*) > ? LIMIT 1", (most_each,)).fetchone():
+        return connection.execute(_FORGET_PRODUCERS, (most_each, json.dumps(connected), limit)).rowcount
+    return 0

@@ -272,6 +272,15 @@ class Store:
         """Sessions that ended before `before_ms` and were sent, oldest first: how many records are in each."""
         return await self._read(lambda connection: retention.expired(connection, before_ms, limit))
 
+    async def forget_producers(self, connected: list[str], most_each: int, limit: int = 2000) -> int:
+        """Of each user those past so many, at most `limit` at once; how many went. Those ``connected`` stay."""
+
+        def job() -> int:
+            with self._transaction() as connection:
+                return retention.forget_producers(connection, connected, most_each, limit)
+
+        return await self._thread.run(job)
+
     async def used_bytes(self) -> int:
         return await self._read(_used_bytes)
 
