@@ -12,9 +12,9 @@ from tests.services.far_end import OK, Desk, FarEnd, desk, status
 from tests.services.given import ADA, BOB, DAY_S, Bench, ManualClock, bench, disk_full, run, until
 from xybridd.core.delivery import Item
 from xybridd.errors import UnknownSession
-from xybridd.services import retention as module
 from xybridd.services.retention import Retention
 from xybridd.storage import outbox
+from xybridd.storage import retention as module
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,11 +136,7 @@ def test_of_each_user_the_latest_producers_are_remembered_and_those_that_are_con
     run(test())
 
 
-def test_over_the_quota_what_is_remembered_of_producers_goes_before_anybodys_sessions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PRODUCERS_EACH", 20)
-
+def test_over_the_quota_what_is_remembered_of_producers_goes_before_anybodys_sessions(tmp_path: Path) -> None:
     async def test() -> None:
         async with bench(tmp_path) as b:
             made = await ended_sessions(b, 5)

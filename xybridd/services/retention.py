@@ -11,7 +11,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from xybridd.errors import StorageError
-from xybridd.storage.retention import PRODUCERS_EACH
 
 if TYPE_CHECKING:
     from xybridd.services.clock import Clock
@@ -94,7 +93,7 @@ class Retention:
                     return
 
     async def _forget_producers(self) -> None:
-        while await self._store.forget_producers(self._recorder.registry.connected(), PRODUCERS_EACH):
+        while await self._store.forget_producers(self._recorder.registry.connected(), self.quota_bytes):
             pass
 
     async def _remove(self, sessions: dict[str, int], reason: str) -> None:

@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Producers remembered of each user: some 2 MiB.
+#: Producers remembered of each user, if they take no more than an eighth of the quota: some 2 MiB.
 PRODUCERS_EACH = 10_000
+
+#: One with its share of the index.
+_PRODUCER_BYTES = 200
 
 #: What a row takes beside its texts and blobs, with its share of the indexes.
 _ROW_BYTES = 150
@@ -176,11 +179,12 @@ DELETE FROM producer WHERE id IN (
 """
 
 
-def forget_producers(connection: sqlite3.Connection, connected: list[str], most_each: int, limit: int) -> int:
-    """Of each user those heard of longest ago, past so many and at most so many at once; how many went.
+def forget_producers(connection: sqlite3.Connection, connected: list[str], quota_bytes: int, limit: int) -> int:
+    """Of each user those heard of longest ago, past what it may have and at most `limit` at once; how many went.
 
     ``connected``: the client ids of those that stay in any case.
     """
+    most_each = min(PRODUCERS_EACH, quota_bytes // 8 // _PRODUCER_BYTES)
     if connection.execute("SELECT 1 FROM producer GROUP BY uid HAVING count(*) > ? LIMIT 1", (most_each,)).fetchone():
         return connection.execute(_FORGET_PRODUCERS, (most_each, json.dumps(connected), limit)).rowcount
     return 0

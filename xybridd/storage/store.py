@@ -272,12 +272,12 @@ class Store:
         """Sessions that ended before `before_ms` and were sent, oldest first: how many records are in each."""
         return await self._read(lambda connection: retention.expired(connection, before_ms, limit))
 
-    async def forget_producers(self, connected: list[str], most_each: int, limit: int = 2000) -> int:
-        """Of each user those past so many, at most `limit` at once; how many went. Those ``connected`` stay."""
+    async def forget_producers(self, connected: list[str], quota_bytes: int, limit: int = 2000) -> int:
+        """Of each user those past its share, at most `limit` at once; how many went. Those ``connected`` stay."""
 
         def job() -> int:
             with self._transaction() as connection:
-                return retention.forget_producers(connection, connected, most_each, limit)
+                return retention.forget_producers(connection, connected, quota_bytes, limit)
 
         return await self._thread.run(job)
 
