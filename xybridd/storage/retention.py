@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Producers remembered of each user, if they take no more than an eighth of the quota: some 2 MiB.
+#: Producers remembered of each user, if they take no more than an eighth of the quota: some 1.3 MB.
 PRODUCERS_EACH = 10_000
 
-#: One with its share of the index.
-_PRODUCER_BYTES = 200
+#: One with its share of the index: 125, and longer names of apps.
+_PRODUCER_BYTES = 150
 
 #: What a row takes beside its texts and blobs, with its share of the indexes.
 _ROW_BYTES = 150
