@@ -98,6 +98,12 @@ class Worker:
         """Of a producer that speaks lines."""
         return id_of(self.journal.stem, "session", 0)
 
+    @property
+    def app(self) -> str:
+        """What its producers say hello as."""
+        seed = int(self.journal.stem)
+        return f"raw-{id_of(seed, 'client')[:4]}" if self.is_raw else f"app-{seed}"
+
     def start(self) -> Worker:
         script = "tests.torture.producer_raw" if self.is_raw else "tests.torture.producer_client"
         self.process = subprocess.Popen(
@@ -178,6 +184,8 @@ class Arena:
     folder: Path
     chance: random.Random
     receiver: Receiver
+    #: Where the minutes go to, as OTLP; without a key.
+    collector: Receiver
     daemon: TracedDaemon
     #: Never set: what waits on it waits its time.
     never: threading.Event = field(default_factory=threading.Event)
@@ -195,7 +203,7 @@ class Arena:
     forgotten: set[str] = field(default_factory=set)
 
     @classmethod
-    def build(cls, folder: Path, seed: int, receiver: Receiver) -> Arena:
+    def build(cls, folder: Path, seed: int, receiver: Receiver, collector: Receiver) -> Arena:
         home = folder / "d"
         home.mkdir()
         (folder / "journals").mkdir()
@@ -203,11 +211,14 @@ class Arena:
             receiver.url,
             storage="quota_mib = 1024",
             upload="snapshot_interval_s = 5",
-            more=f'[session]\nlost_after_s = 2\n[file]\npath = "{home / EXPORTS_NAME}"\n',
+            more=(
+                f'[session]\nlost_after_s = 2\n[file]\npath = "{home / EXPORTS_NAME}"\n'
+                f'[otlp]\nendpoint = "{collector.url}"\n'
+            ),
         ).replace("commit_interval_ms = 0", "commit_interval_ms = 30")
         daemon = TracedDaemon(home, text)
         give_key(daemon)
-        return cls(folder, random.Random(seed), receiver, daemon)
+        return cls(folder, random.Random(seed), receiver, collector, daemon)
 
     @property
     def exports(self) -> Path:
@@ -267,7 +278,7 @@ class Arena:
             else:
                 noise.acknowledged += 1
 
-    def upset_receiver(self) -> None:
+    def upset_receivers(self) -> None:
         """Other misbehaviours than before, and no waiting for what came of the last.
 
         Large batches and the first session of each producer of lines it refuses whatever its mood: those are dead letters.
@@ -279,15 +290,23 @@ class Arena:
             for worker in self.workers
             if worker.is_raw
         ]
-        chosen += [
-            Behaviour(**{**_fields(each), "times": None, "share": chance.uniform(0.1, 0.6)})
-            for each in chance.sample(MISHAPS, chance.randint(0, 4))
-        ]
-        self.receiver.misbehave(*chosen, seed=chance.randrange(2**32))
+        self.receiver.misbehave(*chosen, *self._mishaps(), seed=chance.randrange(2**32))
+        self.collector.misbehave(*self._mishaps(), seed=chance.randrange(2**32))
         self.figures["receiver_moods"] += 1
         with contextlib.suppress(OSError, AssertionError, WireFailure), self.daemon.wire() as wire:
             wire.sock.settimeout(2)
             wire.call("upload.now")
+
+    def _mishaps(self) -> list[Behaviour]:
+        return [
+            Behaviour(**{**_fields(each), "times": None, "share": self.chance.uniform(0.1, 0.6)})
+            for each in self.chance.sample(MISHAPS, self.chance.randint(0, 4))
+        ]
+
+    def calm_receivers(self) -> None:
+        """They behave again."""
+        self.receiver.misbehave()
+        self.collector.misbehave()
 
     def end(self) -> None:
         """Whatever state all is in."""

@@ -104,8 +104,8 @@ def run(plan: Plan) -> Summary:
     summary = Summary(plan.seed)
     began_s = time.monotonic()
     try:
-        with Receiver(key=RECEIVER_KEY) as receiver:
-            arena = Arena.build(folder, plan.seed, receiver)
+        with Receiver(key=RECEIVER_KEY) as receiver, Receiver() as collector:
+            arena = Arena.build(folder, plan.seed, receiver, collector)
             try:
                 arena.daemon.start()
                 arena.look()
@@ -161,7 +161,7 @@ class Legs:
             if arena.violations:
                 break
         self.report("bringing home")
-        arena.receiver.misbehave()
+        arena.calm_receivers()
         self.bring_home(first)
         self.report("judging")
         self.summary.add(judge(arena))
@@ -172,7 +172,7 @@ class Legs:
     def attack(self, attack: Attack) -> None:
         arena = self.arena
         self.report(attack.name)
-        arena.upset_receiver()
+        arena.upset_receivers()
         attack.run(arena)
         self.summary.attacks[attack.name] += 1
         arena.revive()

@@ -19,6 +19,7 @@ from tests.daemon.scenes import database
 from tests.support import WireFailure, ledger_balances
 from tests.survival.scene import drained
 from tests.torture.journal import Sums, Wanted
+from xybridd.core import names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,7 +204,7 @@ def strangers(
 
 def at_receivers(arena: Arena, wanted: dict[str, Wanted], verdict: Verdict) -> None:
     """With a receiver that behaves: all is delivered; what became a dead letter has a reason, and then goes as well."""
-    arena.receiver.misbehave()
+    arena.calm_receivers()
     drain(arena)
     with arena.daemon.wire() as wire:
         letters = wire.call("upload.dead.list")["dead"]
@@ -216,20 +217,21 @@ def at_receivers(arena: Arena, wanted: dict[str, Wanted], verdict: Verdict) -> N
     deadline = time.monotonic() + LOST_WITHIN_S
     while True:
         drain(arena)
-        arrived = [
+        arrived: list[Arrived | Measured] = [
             Arrived("the receiver", received(arena), wanted),
             Arrived("the exports' file", written(arena), wanted),
+            Measured(arena, wanted),
         ]
         if all(each.complete for each in arrived) or time.monotonic() > deadline:
             break
         arena.pause(0.3, 0.6)
     for each in arrived:
         each.judge(wanted, verdict)
-    verdict.delivered = sum(len(each.exports) for each in arrived)
+    verdict.delivered = sum(each.delivered for each in arrived)
 
 
 def drain(arena: Arena) -> None:
-    for sink in ("xybrid", "file"):
+    for sink in ("xybrid", "file", "otlp"):
         drained(arena.daemon, sink)
 
 
@@ -246,6 +248,7 @@ class Arrived:
         sums = {session_id: sums_of({**each["metrics"], "errors": each["errors"]}) for session_id, each in last.items()}
         apps = {session_id: each["extensions"]["app"] for session_id, each in last.items()}
         self.found = by_scope(sums, apps, wanted)
+        self.delivered = len(self.exports)
         self.complete = not self.judge(wanted, Verdict()).violations
 
     def judge(self, wanted: dict[str, Wanted], verdict: Verdict) -> Verdict:
@@ -257,6 +260,54 @@ class Arrived:
             if each.ended:
                 verdict.compare(self.where, scope, self.found.get(scope, Sums()), each)
         return verdict
+
+
+class Measured:
+    """What the collector has, in batches by their keys: points of minutes, which know of apps and of no sessions."""
+
+    def __init__(self, arena: Arena, wanted: dict[str, Wanted]) -> None:
+        batches = arena.collector.seen()["batches"]
+        self.delivered = len(batches)
+        self.found = measured(batches)
+        self.wanted: dict[str, Wanted] = {}
+        for worker in arena.workers:
+            of_app = self.wanted.setdefault(worker.app, Wanted(ended=True))
+            for scope in worker.wanted():
+                each = wanted[scope]
+                # Of a session that goes on, the last minute does so as well.
+                of_app.least.merge(without_texts(each.least if each.ended else Sums()))
+                of_app.most.merge(without_texts(each.most))
+        self.complete = not self.judge(wanted, Verdict()).violations
+
+    def judge(self, _: dict[str, Wanted], verdict: Verdict) -> Verdict:
+        for app, each in self.wanted.items():
+            verdict.compare("the collector", app, self.found.get(app, Sums()), each)
+        return verdict
+
+
+def without_texts(sums: Sums) -> Sums:
+    """What a collector is told of errors is how many there were."""
+    return Sums(sums.calls, sums.latency_ms, Counter({"": sums.errors.total()}))
+
+
+def measured(batches: list[dict[str, Any]]) -> dict[str, Sums]:
+    """By app; `Taken.metrics` is OTLP as JSON has it, where whole numbers are texts."""
+    found: dict[str, Sums] = {}
+    for resource in (each for batch in batches for each in batch["metrics"]):
+        sums = found.setdefault(attribute(resource["resource"], "service.name"), Sums())
+        for metric in (each for scope in resource["scopeMetrics"] for each in scope["metrics"]):
+            if metric["name"] == names.OPERATION_DURATION.name:
+                for point in metric["exponentialHistogram"]["dataPoints"]:
+                    model_id = attribute(point, names.REQUEST_MODEL)
+                    sums.calls[model_id] += int(point["count"])
+                    sums.latency_ms[model_id] += round(1000 * point["sum"])
+            elif metric["name"] == names.ERRORS.name:
+                sums.errors[""] += sum(int(point["asInt"]) for point in metric["sum"]["dataPoints"])
+    return found
+
+
+def attribute(of: dict[str, Any], key: str) -> str:
+    return str(next(each["value"]["stringValue"] for each in of["attributes"] if each["key"] == key))
 
 
 def received(arena: Arena) -> list[dict[str, Any]]:

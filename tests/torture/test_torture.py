@@ -24,7 +24,8 @@ from tests.torture import tracing
 from tests.torture.arena import Arena
 from tests.torture.campaign import Plan, run
 from tests.torture.journal import Journal, Standing, Sums, Wanted, id_of, records_of
-from tests.torture.judge import Arrived, Verdict, by_file, by_wire, wanted_of
+from tests.torture.judge import Arrived, Verdict, by_file, by_wire, measured, wanted_of
+from xybridd.core import names
 from xybridd.testing import Receiver
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def test_whatever_is_done_to_it_what_was_acknowledged_is_there_once(say: Callabl
 def recorded() -> Iterator[Arena]:
     """A producer's journal, and a daemon that has what stands in it; stopped."""
     home = Path(tempfile.mkdtemp(prefix="xyb-"))
-    with Receiver(key=RECEIVER_KEY) as receiver:
-        arena = Arena.build(home, 7, receiver)
+    with Receiver(key=RECEIVER_KEY) as receiver, Receiver() as collector:
+        arena = Arena.build(home, 7, receiver, collector)
         try:
             arena.daemon.start()
             worker = arena.hire("raw")
@@ -155,6 +156,31 @@ def test_it_is_the_newest_export_that_must_be_right(calls: list[int], missing: i
 def test_an_export_that_arrived_twice_is_found() -> None:
     verdict = Arrived("here", [exported("s", 1, 3)] * 3, {}).judge({}, Verdict())
     assert (verdict.missing, verdict.spurious) == (0, 2)
+
+
+def points(app: str, calls: int, errors: int) -> dict[str, Any]:
+    """The parts of a batch of metrics that are compared."""
+    duration = {
+        "attributes": [{"key": names.REQUEST_MODEL, "value": {"stringValue": "whisper"}}],
+        "count": str(calls),
+        "sum": 0.01 * calls,
+    }
+    metrics = [
+        {"name": names.OPERATION_DURATION.name, "exponentialHistogram": {"dataPoints": [duration]}},
+        {"name": names.ERRORS.name, "sum": {"dataPoints": [{"asInt": str(errors)}]}},
+        {"name": names.CALLS.name, "sum": {"dataPoints": [{"asInt": "99"}]}},
+    ]
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": app}}]}
+    return {"metrics": [{"resource": resource, "scopeMetrics": [{"metrics": metrics}]}]}
+
+
+@pytest.mark.parametrize(("calls", "missing", "spurious"), [(3, 0, 0), (2, 1, 0), (5, 0, 2)])
+def test_what_a_collector_has_is_added_up_by_app(calls: int, missing: int, spurious: int) -> None:
+    found = measured([points("a", 1, 2), points("b", 7, 0), points("a", calls - 1, 1)])
+    verdict = Verdict()
+    whole = Sums(Counter(whisper=3), Counter(whisper=30), Counter({"": 3}))
+    verdict.compare("here", "a", found["a"], Wanted(whole, whole, ended=True))
+    assert (verdict.missing, verdict.spurious) == (missing, spurious)
 
 
 # The journal
