@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import xybridd
+from tests.client.spools import fetched
 from tests.support import PATIENCE_S, environment, until
 from xybridd.client import client as client_module
 
@@ -391,11 +392,7 @@ def run_app(daemon: Daemon, end: str = "") -> tuple[str, int]:
 def test_the_end_of_a_process_brings_its_records_home(daemon: Daemon, end: str, code: int) -> None:
     session_id, returned = run_app(daemon, end)
     assert returned == code
-    if any((daemon.data / "spool").glob("*.spool")):
-        # On a machine this busy the quarter of a second that an exit may take was not enough: the daemon fetches it.
-        daemon.stop()
-        daemon.start()
-        until(lambda: not any((daemon.data / "spool").iterdir()), "the spool to be fetched")
+    fetched(daemon)
     found = session(daemon, session_id)
     assert found["total_inferences"] == 1500
     assert found["extensions"]["end_reason"] == "ended"

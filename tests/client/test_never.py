@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import xybridd
+from tests.client.spools import fetched
 from tests.support import PATIENCE_S, until
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ def test_at_the_end_of_the_interpreter(make_daemon: Callable[..., Daemon], body:
     if not there:
         daemon.start()
         until(lambda: counted(daemon) >= 1, "the spool to be fetched")
+    fetched(daemon)
     assert counted(daemon) >= 1
 
 
@@ -247,6 +249,7 @@ def test_after_a_fork_each_process_counts_its_own(
     if not there:
         daemon.start()
         until(lambda: counted(daemon) == 2001, "the spools of both to be fetched")
+    fetched(daemon)
     with daemon.wire() as wire:
         models = wire.call("session.get", session_id=session_id)["by_model"]
     counts = {key: metric["call_count"] for key, metric in models.items()}
