@@ -272,7 +272,7 @@ class Store:
         """Sessions that ended before `before_ms` and were sent, oldest first: how many records are in each."""
         return await self._read(lambda connection: retention.expired(connection, before_ms, limit))
 
-    async def forget_producers(self, connected: list[str], quota_bytes: int, limit: int = 2000) -> int:
+    async def forget_producers(self, connected: list[str], quota_bytes: int, limit: int = 10_000) -> int:
         """Of each user those past its share, at most `limit` at once; how many went. Those ``connected`` stay."""
 
         def job() -> int:
