@@ -35,7 +35,7 @@ EXPORTS_NAME = "exports.jsonl"
 HOME_S = 150.0
 
 #: What the receiver never takes: a batch of more than so many. Always, for one that took a batch, did not say so, and then
-#: refuses the same as too large gets its parts once more, under keys of their own.
+#: refuses the same as too large, or invalid, gets its parts once more, under keys of their own.
 MOST_EVENTS = 20
 
 #: What else the receiver may do to a request; each for a share of them, several at once.
@@ -290,16 +290,17 @@ class Arena:
             for worker in self.workers
             if worker.is_raw
         ]
-        self.receiver.misbehave(*chosen, *self._mishaps(), seed=chance.randrange(2**32))
-        self.collector.misbehave(*self._mishaps(), seed=chance.randrange(2**32))
+        self.receiver.misbehave(*chosen, *self._mishaps("/moved/v1/events/batch"), seed=chance.randrange(2**32))
+        self.collector.misbehave(*self._mishaps("/moved/v1/metrics"), seed=chance.randrange(2**32))
         self.figures["receiver_moods"] += 1
         with contextlib.suppress(OSError, AssertionError, WireFailure), self.daemon.wire() as wire:
             wire.sock.settimeout(2)
             wire.call("upload.now")
 
-    def _mishaps(self) -> list[Behaviour]:
+    def _mishaps(self, moved: str) -> list[Behaviour]:
+        """``moved`` is where redirects lead: one that takes what is sent, for elsewhere it would be invalid; see above."""
         return [
-            Behaviour(**{**_fields(each), "times": None, "share": self.chance.uniform(0.1, 0.6)})
+            Behaviour(**{**_fields(each), "times": None, "share": self.chance.uniform(0.1, 0.6), "location": moved})
             for each in self.chance.sample(MISHAPS, self.chance.randint(0, 4))
         ]
 
