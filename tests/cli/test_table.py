@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -99,6 +99,8 @@ def test_csv_is_read_back_as_it_was() -> None:
     ),
     st.integers(24, 140),
 )
+@example([row("00000000", 100_000_000_000)], 24)
+@example([row("00000000", 10**12)], 24)
 def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(rows: list[dict[str, Any]], room: int) -> None:
     lines = fitted_lines(rows, TABLE.columns, room)
     assert max(map(cell_len, lines)) <= room

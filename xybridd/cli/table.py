@@ -39,7 +39,7 @@ _GAP = 2
 #: A name may be cut to this before a column is left out for it; text that folds wants a little more.
 _NAME_CELLS = 20
 _FOLDED_CELLS = 28
-_LEAST_CELLS = 8
+_LEAST_CELLS = 4
 
 
 def _same(row: Row) -> Row:
