@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,13 @@ from xybridd.testing import Receiver
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# In CI a commit is tried with the same examples each time; chance is for those who can look into what it finds.
+settings.register_profile(
+    "default",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
 settings.load_profile("default")
 
 
