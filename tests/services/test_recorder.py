@@ -775,12 +775,13 @@ def test_damage_that_shows_only_while_reading_does_not_keep_the_daemon_from_star
 def _overwrite_last_page_of(path: Path, name: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
         (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
     data = bytearray(path.read_bytes())
-    start = (page - 1) * 4096
-    if data[start] == 5:  # an interior page: its right-most child has the newest rows
-        page = int.from_bytes(data[start + 8 : start + 12])
-        start = (page - 1) * 4096
-    data[start : start + 4096] = b"\xa5" * 4096
+    start = (page - 1) * size
+    while data[start] in {2, 5}:  # an interior page: its right-most child has the newest rows
+        start = (int.from_bytes(data[start + 8 : start + 12]) - 1) * size
+    assert data[start] in {10, 13}  # a leaf
+    data[start : start + size] = b"\xa5" * size
     path.write_bytes(data)
 
 
