@@ -145,7 +145,7 @@ PAGES = {
     "docs/configuration.md": configuration_page,
     "docs/commands.md": commands_page,
     "docs/exit-codes.md": exit_codes_page,
-    "man/xybridd.1": man_page,
+    "docs/xybridd.1": man_page,
 }
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
-MAN = ROOT / "man/xybridd.1"
+MAN = ROOT / "docs/xybridd.1"
 
 
 @pytest.fixture(scope="module")

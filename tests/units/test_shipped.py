@@ -125,5 +125,5 @@ def test_the_wheel_carries_them_as_they_are(tmp_path: Path) -> None:
         manual = [packed.read(name) for name in packed.namelist() if name.endswith("/share/man/man1/xybridd.1")]
     files = [path for folder in ("systemd", "launchd") for path in (ROOT / folder).rglob("*") if path.is_file()]
     assert len(files) == 7
-    assert manual == [(ROOT / "man/xybridd.1").read_bytes()]
+    assert manual == [(ROOT / "docs/xybridd.1").read_bytes()]
     assert inside == {f"xybridd/units/files/{path.relative_to(ROOT)}": path.read_bytes() for path in files}
