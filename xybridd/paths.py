@@ -60,7 +60,7 @@ def data_folder(configured: str | None) -> Path:
 
 
 def spool_folder() -> Path:
-    """Where this user's clients keep what they could not bring to a daemon.
+    """Where this user's processes leave the rings that no daemon has read: on disk.
 
     Not where a service that records is told to keep its own state: the user's next process must find it.
     """
@@ -70,6 +70,17 @@ def spool_folder() -> Path:
     import platformdirs  # noqa: PLC0415
 
     return Path(platformdirs.user_data_dir(APP)) / "spool"
+
+
+def ring_folder() -> Path:
+    """Where this user's clients make their rings: in memory where there is a runtime folder, else in the spool.
+
+    An installation apart (`XYBRIDD_DATA_DIR`) keeps its rings apart.
+    """
+    if os.environ.get("XYBRIDD_DATA_DIR"):
+        return spool_folder()
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return Path(runtime) / APP / "rings" if os.access(runtime, os.W_OK) else spool_folder()
 
 
 def config_files(named: str | None = None) -> tuple[Path, ...]:

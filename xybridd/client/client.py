@@ -1,53 +1,56 @@
-"""The face of the client: what an app calls.
+"""The client: what an app calls.
 
 No call here raises into the app, and none waits, except those that take a ``timeout_s`` and wait that long at most.
-Recording appends to a queue; everything else happens on the flusher's thread (`xybridd.client.flusher`), which also
-imports what it needs, so that ``import xybridd`` stays cheap.
+Recording writes a slot of a ring (`xybridd.client.ring`), memory that outlives the app, and nothing else. What remains is
+here: a ring that is full and followed by another, sessions, forks, the end of the process.
 
-It survives a fork: the child is a producer of its own, takes part in its parent's session, and starts its own thread
-when it records. What the parent had in its queue stays the parent's.
+It survives a fork, by Python or by C: the child is a producer of its own with a ring of its own, and takes part in its
+parent's session.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import os
 import sys
 import threading
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from xybridd.client.recorder import Shape
+from xybridd.client.ring import Ring, RingFull, new_id
+from xybridd.client.timed import Inference
+from xybridd.client.values import MOST_APP, MOST_VERSION, Call, Values, cut, log, text_of_error
 from xybridd.consent import opted_out
+from xybridd.protocol import ring as layout
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+    from concurrent.futures import Future
     from pathlib import Path
-    from types import TracebackType
     from typing import Self, Unpack
 
     from xybridd.client.aio import AsyncClient
-    from xybridd.client.flusher import Flusher, Mark
+    from xybridd.client.connection_thread import ConnectionThread
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-#: Records that may wait in this process; past it the oldest are dropped, and counted.
-MOST_WAITING = 100_000
-
-#: How long the end of a process may take to bring what waits to the daemon, and then to write what is left to disk.
+#: How long the end of a process may wait for the daemon, all its clients together, and then for the disk.
 EXIT_DRAIN_S = 0.25
 EXIT_SPOOL_S = 2.0
+
+#: Bytes that all rings of a user may take; past it records are dropped, and counted.
+MOST_BYTES = 64 * 2**20
+
+#: How long no ring is tried again when none could be made.
+_NEXT_RING_S = 0.5
 
 _time = time.time
 _perf_counter = time.perf_counter
 
 
 class Stats(TypedDict, total=False):
-    """What may be said of an inference beside its latency. Rates per second, sizes in MiB, times in ms."""
+    """Optional facts about an inference. Rates per second, sizes in MiB, times in ms."""
 
     tokens_per_second: float
     samples_per_second: float
@@ -59,87 +62,56 @@ class Stats(TypedDict, total=False):
     time_to_first_token_ms: float
 
 
-def _log() -> logging.Logger:
-    import logging  # noqa: PLC0415 - a third of what importing this package would take, and rarely needed
+class _Counts:
+    """Records that are in no ring any more, by what became of them."""
 
-    return logging.getLogger(__name__)
-
-
-def _new_id() -> str:
-    """A random UUID (version 4), without importing `uuid`."""
-    raw = bytearray(os.urandom(16))
-    raw[6] = raw[6] & 0x0F | 0x40
-    raw[8] = raw[8] & 0x3F | 0x80
-    text = raw.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-class Shared:
-    """What the app's threads and the flusher both look at. The counters are the flusher's, but for ``dropped``."""
-
-    def __init__(self, app: str, app_version: str, sdk_version: str, sockets: Sequence[Path] | None) -> None:
-        self.app = app
-        self.app_version = app_version
-        self.sdk_version = sdk_version
-        self.sockets = sockets
-        self.queue: deque[Any] = deque()
-        self.client_id = _new_id()
-        self.session_id: str | None = _new_id()
-        self.labels: dict[str, str] = {}
-        self.started_at_ms = int(_time() * 1000)
-        self.owns_session = True
-        self.acknowledged = 0
-        self.dropped = 0
-        self.invalid = 0
-        self.refused = 0
-        self.spooled = 0
-        self.lost = 0
-        self.watchers: list[Callable[[dict[str, Any]], object]] = []
-
-    def count_invalid(self, count: int) -> None:
-        if count and not self.invalid:
-            _log().warning("a record that cannot be right (a latency that is no number?) is left out; said once")
-        self.invalid += count
-
-    def count_lost(self, count: int, why: object) -> None:
-        if count and not self.lost:
-            _log().warning("%d records could neither be sent nor kept on disk and are lost: %s", count, why)
-        self.lost += count
-
-    def for_child(self) -> Shared:
-        """Another producer, in the same session."""
-        child = Shared(self.app, self.app_version, self.sdk_version, self.sockets)
-        child.session_id, child.labels, child.owns_session = self.session_id, self.labels, False
-        return child
+    def __init__(self) -> None:
+        self.acknowledged = self.refused = self.spooled = self.invalid = self.dropped = self.lost = 0
 
 
 class Client:
     """Made by `connect`. Its methods may be called from any thread."""
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
-        self._queue = shared.queue
-        self._flusher: Flusher | None = None
-        self._worker: Flusher | _NotStarted = _NOT_STARTED
-        self._lock = threading.RLock()  # a signal handler may record in the midst of it
+    def __init__(
+        self, app: str, app_version: str, labels: dict[str, str], session_id: str | None, sockets: Any, values: Values
+    ) -> None:
+        self.app, self.app_version, self.sockets = app, app_version, sockets
+        self._values = values
+        self._labels = labels
+        self._session_id: str | None = session_id or new_id()
+        self._owns_session = session_id is None
+        self._started_at_ms = int(_time() * 1000)
         self._closed = False
+        self._counts = _Counts()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Of this process alone: also after a fork."""
+        self.client_id = new_id()
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._busy = False
+        self._deferred: list[Callable[[], None]] = []
+        self._ring: Ring | None = None
+        self._full: list[Ring] = []
+        self._slots, self._table = layout.SLOTS, layout.TABLE_BYTES
+        self._next_ring_s = 0.0
+        self._call_ids = iter(range(1, 2**63))
+        self._thread: ConnectionThread | None = None
+        self.watchers: list[Callable[[dict[str, Any]], object]] = []
 
     # Recording
 
     def record_inference(
-        self, model_id: str, version: str = "", latency_ms: float = 0.0, **stats: Unpack[Stats]
+        self, model_id: str, version: str = "", latency_ms: float | None = None, **stats: Unpack[Stats]
     ) -> None:
-        """An inference that went well.
+        """Record a finished inference.
 
-        ``latency_ms`` is a finite number from 0 to 2**53 and may have a fraction. What cannot be right is left out
-        and counted (`counters`), never raised.
+        ``latency_ms`` is a finite number from 0 to 2**53 and may have a fraction. An optional value that cannot be right
+        is left out, counted (`omitted`) and logged once; a call whose latency is not a number is left out (`counters`).
         """
-        queue = self._queue
-        if len(queue) >= MOST_WAITING:
-            self._make_room()
-        queue.append((model_id, version, latency_ms, _time(), stats))
-        if self._worker.asleep:
-            self._wake()
+        # While there is a ring, its recorder's method stands in the place of this one.
+        self._record_slowly(None, 0, model_id, version, latency_ms, stats, _time())  # type: ignore[arg-type]
 
     def record_error(
         self,
@@ -148,36 +120,37 @@ class Client:
         version: str | None = None,
         category: str | None = None,
     ) -> None:
-        """Something that went wrong. An exception is recorded by its type and its text.
+        """Record a failure. An exception is recorded by its type and its text.
 
         ``category`` is one of the reference's eight, in either spelling; without it the words of the text decide.
         """
-        queue = self._queue
-        if len(queue) >= MOST_WAITING:
-            self._make_room()
-        queue.append((None, _text_of(error), model_id, version, category, _time()))
-        if self._worker.asleep:
-            self._wake()
+        self._guard(partial(self._write_error, error, model_id, version, category, _time(), 0))
 
     def inference(self, model_id: str, version: str = "", **stats: Unpack[Stats]) -> Inference:
-        """Times what it is put around: ``with client.inference(...) as call:``, or as a decorator, also of a coroutine.
+        """Time a block, a function, a coroutine or a generator: ``with client.inference(...) as call:``, or a decorator.
 
-        An exception is recorded as an error of the model, and goes on its way.
+        A call that is cut off by the death of the process is listed in its session. An exception is recorded as an error
+        of the model and propagates; a call that is cancelled is counted as cancelled.
         """
-        return Inference(self, model_id, version, stats)
+        return Inference(self, model_id, version, dict(stats))
 
     # Sessions
 
     @property
     def session_id(self) -> str | None:
         """The session that records go to; None after `end_session`, until the next record."""
-        return self._shared.session_id
+        return self._session_id
 
     def start_session(self, labels: dict[str, str] | None = None) -> str:
         """End the current session and start another; its id. Does not wait for the daemon."""
-        session_id = _new_id()
-        self._ask("end_session")
-        self._ask("start_session", session_id=session_id, labels=dict(labels or {}))
+        session_id = new_id()
+
+        def change() -> None:
+            self._leave_session()
+            self._enter_session(session_id, self._values.labels(labels))
+
+        if not self._closed:
+            self._guard(change, records=0)
         return session_id
 
     def end_session(self, timeout_s: float = 2.0) -> dict[str, Any] | None:
@@ -185,51 +158,54 @@ class Client:
 
         The next record starts a new one.
         """
-        mark = self._ask("end_session")
-        if mark is None or not mark.wait(timeout_s):
+        found: dict[str, Any] | None = self._result(self.end_session_soon(), timeout_s)
+        return found
+
+    def end_session_soon(self) -> Future[Any] | None:
+        """End the current session; its export as a future, None when there is no session."""
+        session_id = self._session_id
+        if session_id is None or self._closed:
             return None
-        return cast("dict[str, Any] | None", mark.result)
+        self._guard(partial(self._leave_session, ends=True), records=0)
+        return self._command("export", session_id)
 
     # The device
 
     def advice(
         self, model_size_mb: float | None = None, safety_margin: float = 1.5, timeout_s: float = 2.0
     ) -> dict[str, Any] | None:
-        """What this process had better do now, and why: ``device.advice`` of `docs/protocol.md`.
+        """What this process should do now, and why: ``device.advice`` of `docs/protocol.md`.
 
         None when no daemon answered within `timeout_s`. ``model_size_mb``: would a model of this size (MiB) fit?
         """
-        return cast("dict[str, Any] | None", self._answer(self._ask_advice(model_size_mb, safety_margin), timeout_s))
+        found: dict[str, Any] | None = self._result(self.advice_soon(model_size_mb, safety_margin), timeout_s)
+        return found
+
+    def advice_soon(self, model_size_mb: float | None, safety_margin: float) -> Future[Any] | None:
+        """`advice` as a future."""
+        params = {"safety_margin": safety_margin}
+        if model_size_mb is not None:
+            params["model_size_mb"] = model_size_mb
+        return self._command("ask", "device.advice", params)
 
     def watch(self, callback: Callable[[dict[str, Any]], object]) -> Callable[[], None]:
         """Call `callback` with ``{"capabilities": …, "advice": …}`` as they are, and again whenever they change.
 
-        On the client's own thread: be brief. What it raises is logged once. Returns what ends the watching.
+        The client's own thread calls it: be brief. An exception of it is logged once. Returns a function that ends it.
         """
-        watchers = self._shared.watchers
-        watchers.append(callback)
-        self._ask("watch", callback=callback)
+        self.watchers.append(callback)
+        self._command("watch", callback)
 
         def end() -> None:
             with contextlib.suppress(ValueError):
-                watchers.remove(callback)
+                self.watchers.remove(callback)
 
         return end
 
-    def _ask_advice(self, model_size_mb: float | None, safety_margin: float) -> Mark | None:
-        params = {"safety_margin": safety_margin}
-        if model_size_mb is not None:
-            params["model_size_mb"] = model_size_mb
-        return self._ask("ask", method="device.advice", params=params)
-
-    @staticmethod
-    def _answer(mark: Mark | None, timeout_s: float) -> Any:
-        return mark.result if mark is not None and mark.wait(timeout_s) else None
-
     @property
     def aio(self) -> AsyncClient:
-        """The calls that ask, for an event loop: ``await client.aio.advice()``. No thread waits for them."""
-        from xybridd.client.aio import AsyncClient  # noqa: PLC0415 - only who uses asyncio pays for it
+        """The calls that wait, for an event loop: ``await client.aio.advice()``. No thread waits for them."""
+        from xybridd.client.aio import AsyncClient  # noqa: PLC0415 - only apps with asyncio pay for it
 
         return AsyncClient(self)
 
@@ -237,49 +213,49 @@ class Client:
 
     def flush(self, timeout_s: float = 2.0) -> bool:
         """Whether everything recorded so far by this client was on the daemon's disk within `timeout_s`."""
-        mark = self._ask("flush")
-        return mark is None or (mark.wait(timeout_s) and bool(mark.result))
+        return self._closed or bool(self._result(self.flush_soon(), timeout_s))
+
+    def flush_soon(self) -> Future[Any] | None:
+        """`flush` as a future."""
+        return self._command("flush")
 
     def close(self, timeout_s: float = EXIT_DRAIN_S) -> bool:
-        """Bring what waits to the daemon, end the session, stop. Whether that was done within `timeout_s`.
+        """End the session and stop. Whether everything was on the daemon's disk within `timeout_s`.
 
-        What was not done by then is written to the spool, and brought to the daemon by whichever process of this user
-        uses xybridd next, or by the daemon itself. Called at exit. What is recorded afterwards is dropped.
+        Records that were not stay in their rings, on disk, until a daemon reads them. Called at exit. Records after it
+        are dropped.
         """
-        with self._lock:
-            if self._closed:
-                return True
-            self._closed = True
-        mark = self._ask("close", even_closed=True)
-        return self._stop(done=mark is None or mark.wait(timeout_s))
-
-    def _stop(self, *, done: bool) -> bool:
-        flusher = self._flusher
-        if not done and (flusher is None or not flusher.give_up(EXIT_SPOOL_S)):
-            left = sum(isinstance(each, tuple) for each in list(self._queue))
-            left += 0 if flusher is None else flusher.waiting()
-            self._shared.count_lost(left, "no thread could be started" if flusher is None else "the disk took too long")
-        self._worker = _CLOSED
-        _clients.discard(self)
-        return done
+        return _close([self], timeout_s)
 
     def counters(self) -> dict[str, int]:
-        """What became of this client's records so far.
+        """What became of this client's records so far; the sum is what was recorded.
 
-        ``acknowledged``: on the daemon's disk. ``waiting``: here. ``spooled``: in a file, until a daemon is there.
-        ``dropped``: the oldest, when too many waited. ``invalid``: left out as they could not be right. ``refused``: by
-        the daemon. ``lost``: at the end, when there was neither a daemon nor room for a file.
+        ``acknowledged``: on the daemon's disk. ``waiting``: in memory that outlives this process. ``spooled``: in a file
+        on disk, until a daemon is there. ``dropped``: rings took too much room. ``invalid``: without a usable latency.
+        ``refused``: by the daemon. ``lost``: neither memory nor a file could be had.
         """
-        shared, flusher = self._shared, self._flusher
-        return {
-            "acknowledged": shared.acknowledged,
-            "waiting": len(shared.queue) + (flusher.waiting() if flusher is not None else 0),
-            "dropped": shared.dropped,
-            "invalid": shared.invalid,
-            "refused": shared.refused,
-            "spooled": shared.spooled,
-            "lost": shared.lost,
-        }
+        with self._lock:
+            counts = self._counts
+            found = {
+                "acknowledged": counts.acknowledged,
+                "waiting": 0,
+                "dropped": counts.dropped,
+                "invalid": counts.invalid,
+                "refused": counts.refused,
+                "spooled": counts.spooled,
+                "lost": counts.lost,
+            }
+            for ring in self._rings():
+                counted, rejected, waiting = ring.counts()
+                found["acknowledged"] += counted
+                found["refused"] += rejected
+                found["waiting"] += waiting
+        return found
+
+    @property
+    def omitted(self) -> dict[str, int]:
+        """Optional values that were left out of records, by field."""
+        return dict(self._values.omitted)
 
     def __enter__(self) -> Self:
         return self
@@ -287,87 +263,472 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close(timeout_s=2.0)
 
-    # How
+    # Calls in progress: for `Inference`
 
-    def _ask(self, act: str, *, even_closed: bool = False, **arguments: Any) -> Mark | None:
-        """Put a request behind what was recorded so far; None when this client does nothing any more."""
-        if self._closed and not even_closed:
-            return None
-        if act == "close" and self._flusher is None and not self._queue:
-            return None  # it never had anything to do
+    def call_started(self, model_id: str, version: str) -> int:
+        """Mark that a call starts; its id, 0 when it could not be marked."""
+        if self._closed:
+            return 0
+        call = next(self._call_ids)
+        ring = self._ring
         try:
-            from xybridd.client.flusher import Flusher, Mark  # noqa: PLC0415 - only who asks pays for it
+            if ring is not None:
+                descriptor = layout.describe(layout.STARTED, ring.models[model_id, version] & 0xFFFFFFFF)
+                number = ring.recorder.reserve()
+                if number <= ring.limit[0]:
+                    ring.recorder.write(number, 0.0, _time(), descriptor, b"", call)
+                    return call
+                self._guard(partial(self._fill, ring, number), records=0)
+        except Exception:  # noqa: BLE001, S110 - a model that is new, or of another type
+            pass
+        self._guard(partial(self._write_model, layout.STARTED, model_id, version, 0.0, call), records=0)
+        return call
 
-            mark = Mark(getattr(Flusher, act), **arguments)
-            self._queue.append(mark)
-            self._wake(urgent=True)
-        except Exception:  # noqa: BLE001 - whatever it is, the app goes on
-            _log().exception("the client could not ask for %s", act)
-            return None
-        return mark
+    def call_finished(self, model_id: str, version: str, latency_ms: float, stats: dict[str, Any], call: int) -> None:
+        """Record a call that was marked when it started."""
+        self._guard(partial(self._write_call, None, 0, model_id, version, latency_ms, stats, _time(), call))
 
-    def _wake(self, *, urgent: bool = False) -> None:
+    def call_failed(self, error: BaseException, model_id: str, version: str, call: int) -> None:
+        self._guard(partial(self._write_error, error, model_id, version, None, _time(), call))
+
+    def call_cancelled(self, model_id: str, version: str, latency_ms: float, call: int) -> None:
+        self._guard(partial(self._write_model, layout.CANCELLED, model_id, version, latency_ms, call))
+
+    # Slots
+
+    def _record_slowly(
+        self, ring: Ring, number: int, model_id: Any, version: Any, latency_ms: Any, stats: Any, at_s: float
+    ) -> None:
+        """What a recorder could not write by itself."""
+        self._guard(partial(self._write_call, ring, number, model_id, version, latency_ms, stats, at_s, 0))
+
+    def _guard(self, act: Callable[[], None], *, records: int = 1) -> None:
+        """Carry out `act` under the lock. What it raises costs what it would have recorded, and nothing else."""
         try:
-            flusher = self._flusher
-            if flusher is None:
-                flusher = self._start()
-            flusher.asleep = False
-            flusher.wake(urgent=urgent)
-        except Exception as error:  # noqa: BLE001 - no descriptors left, no thread at interpreter shutdown
-            say = _log().debug if self._worker is _CLOSED or self._closed else _log().warning
-            say("what is recorded stays in memory, the client's thread cannot be started: %s", error)
-            self._worker = _CLOSED
+            if self._closed:
+                self._counts.dropped += records
+                return
+            if os.getpid() != self._pid:  # forked by C: no hook of Python's was called
+                self._after_fork()
+            with self._lock:
+                if self._busy:  # a signal handler, or a destructor, in the midst of the same thread's work
+                    self._deferred.append(act)
+                    return
+                self._busy = True
+                try:
+                    act()
+                    while self._deferred:
+                        self._deferred.pop(0)()
+                finally:
+                    self._busy = False
+        except Exception as error:  # noqa: BLE001 - the app goes on, whatever it is
+            self._lose(records, error)
 
-    def _start(self) -> Flusher:
-        from xybridd.client.flusher import Flusher  # noqa: PLC0415 - only who records pays for it
+    def _lose(self, records: int, reason: object) -> None:
+        if records and not self._counts.lost:
+            log().warning("%d records could not be kept and are lost: %s (said once)", records, reason)
+        self._counts.lost += records
 
+    def _write_call(
+        self,
+        ring: Ring | None,
+        number: int,
+        model_id: Any,
+        version: Any,
+        latency_ms: Any,
+        stats: dict[str, Any],
+        at_s: float,
+        call: int,
+    ) -> None:
+        if ring is not None and number and not (ring.pid == self._pid and ring.may_write(number)):
+            number = 0
+        clean = self._values.call(model_id, version, latency_ms, stats)
+        if clean.latency_ms is None:
+            self._counts.invalid += 1
+            self._fill(ring, number)
+            if call:
+                self._write_model(layout.VOID, clean.model_id, clean.version, 0.0, call)
+            return
+        if number and ring is not None and ring is not self._ring:
+            self._fill(ring, number)
+            number = 0
+        known = type(model_id) is str and type(version) is str
+        self._append(
+            lambda into: self._call_slot(into, clean, at_s, call, (model_id, version) if known else None), number
+        )
+        if clean.stats:
+            self._more_stats(clean, at_s)
+
+    def _call_slot(
+        self, ring: Ring, clean: Call, at_s: float, call: int, known: tuple[str, str] | None
+    ) -> tuple[float, float, int, bytes, int]:
+        entry = ring.enter(layout.MODEL, [clean.model_id.encode(), clean.version.encode()])
+        if known == (clean.model_id, clean.version):
+            ring.models[known] = layout.describe(layout.INFERENCE, entry)
+        descriptor = self._descriptor(layout.INFERENCE, entry, clean)
+        names = Shape.first(clean.stats)
+        bits, words = Shape.words({name: clean.stats.pop(name) for name in names})
+        return clean.latency_ms or 0.0, at_s, descriptor | bits, words, call
+
+    def _more_stats(self, clean: Call, at_s: float) -> None:
+        """Stats that did not fit into the slot of their call."""
+        number = self._written
+
+        def build(ring: Ring) -> tuple[float, float, int, bytes, int]:
+            entry = ring.enter(layout.MODEL, [clean.model_id.encode(), clean.version.encode()])
+            bits, words = Shape.words(clean.stats)
+            return 0.0, at_s, self._descriptor(layout.MORE_STATS, entry, clean) | bits, words, number
+
+        self._append(build)
+
+    @staticmethod
+    def _descriptor(kind: int, entry: int, clean: Call) -> int:
+        return (
+            layout.describe(kind, entry)
+            | clean.hardware << layout.HARDWARE_SHIFT
+            | clean.target << layout.TARGET_SHIFT
+        )
+
+    def _write_model(self, kind: int, model_id: Any, version: Any, latency_ms: float, call: int) -> None:
+        at_s, clean = _time(), self._values.call(model_id, version, latency_ms, {})
+
+        def build(ring: Ring) -> tuple[float, float, int, bytes, int]:
+            entry = ring.enter(layout.MODEL, [clean.model_id.encode(), clean.version.encode()])
+            return clean.latency_ms or 0.0, at_s, layout.describe(kind, entry), b"", call
+
+        self._append(build)
+
+    def _write_error(
+        self, error: Any, model_id: Any, version: Any, category: Any, at_s: float, call: int
+    ) -> None:
+        text = text_of_error(error)
+        number = self._values.category(category)
+        data = cut(text, layout.MOST_ERROR_BYTES)
+        if not number and len(text) * 4 > layout.MOST_ERROR_BYTES and len(data) < len(text.encode()):
+            from xybridd.client.long_errors import category_of  # noqa: PLC0415 - rarely needed
+
+            number = category_of(text)
+        names = None
+        if model_id is not None:
+            names = [self._values.name("model_id", model_id, 256).encode() or b"unknown"]
+            if version is not None:
+                names.append(self._values.name("version", version, MOST_VERSION).encode())
+
+        def build(ring: Ring) -> tuple[float, float, int, bytes, int]:
+            model = 0 if names is None else ring.enter(layout.MODEL, names)
+            entry = ring.enter(layout.ERROR_TEXT, [data])
+            descriptor = layout.describe(layout.ERROR, entry) | number << layout.CATEGORY_SHIFT
+            return 0.0, at_s, descriptor, model.to_bytes(8, "little"), call
+
+        self._append(build)
+
+    def _append(self, build: Callable[[Ring], tuple[float, float, int, bytes, int]], number: int = 0) -> None:
+        """Write a slot into the current ring, or into the next one when that is full. ``number``: one reserved there."""
+        for _ in range(3):
+            if self._session_id is None:
+                self._enter_session(new_id(), {})
+                number = 0
+            ring = self._ring or self._make_ring()
+            if ring is None:
+                self._counts.dropped += 1
+                return
+            try:
+                slot = build(ring)
+            except RingFull:
+                self._fill(ring, number)
+                self._table = min(self._table * 2, layout.MOST_TABLE_BYTES)
+                self._retire(ring)
+                number = 0
+                continue
+            number = number or ring.recorder.reserve()
+            if ring.may_write(number):
+                ring.recorder.write(number, *slot)
+                self._written = number
+                self._alert(ring, number)
+                return
+            self._slots = min(self._slots * 4, layout.MOST_SLOTS)
+            self._retire(ring)
+            number = 0
+        self._counts.dropped += 1
+
+    def _alert(self, ring: Ring, number: int) -> None:
+        """The slow path was taken: the daemon may have to be woken, now or when the ring is half full."""
+        thread = self._started_thread()
+        if thread is None or not thread.connected:
+            return
+        if ring.reader_sleeps or ring.half_full(number):
+            thread.wake_daemon()
+        ring.alert_at_half(number)
+
+    @staticmethod
+    def _fill(ring: Ring | None, number: int) -> None:
+        """A number that was reserved and holds nothing."""
+        if ring is not None and number and ring.may_write(number):
+            ring.recorder.write(number, 0.0, _time(), layout.describe(layout.VOID))
+
+    # Rings
+
+    def _rings(self) -> list[Ring]:
+        """All of this process, in the order in which they were filled."""
+        return [*self._full, *([] if self._ring is None else [self._ring])]
+
+    def _make_ring(self) -> Ring | None:
+        """Go on in a new ring: in a file, or in memory while no file can be had; None when there is no room at all."""
+        now_s = time.monotonic()
+        if now_s < self._next_ring_s:
+            return None
+        from xybridd import __version__  # noqa: PLC0415 - the package imports this module
+        from xybridd.paths import boot_id, ring_folder, spool_folder  # noqa: PLC0415
+
+        names = (self.client_id, self.app, self.app_version, __version__, boot_id())
+        producer = [each.encode() for each in names]
+        try:
+            folder = ring_folder()
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _bytes_in({folder, spool_folder()}) > MOST_BYTES:
+                self._next_ring_s = now_s + _NEXT_RING_S
+                if not self._counts.dropped:
+                    log().warning("%d MiB of records wait for a daemon; new ones are dropped", MOST_BYTES // 2**20)
+                return None
+            ring = Ring.create(folder, producer, self._slots, self._table)
+        except Exception as error:  # noqa: BLE001 - no descriptors, no room, a folder of another user
+            if any(each.fd < 0 for each in self._full):  # one ring in memory is what a failure may cost
+                self._next_ring_s = now_s + _NEXT_RING_S
+                return None
+            log().debug("a ring cannot be a file now, it is in memory: %s", error)
+            ring = Ring.create(None, producer, layout.SLOTS, layout.TABLE_BYTES)
+        ring.start(partial(self._record_slowly, ring))
+        self._ring = ring
+        if self._counts.dropped:
+            self._report_drops(ring)
+        if self._session_id is not None:
+            self._enter_session(self._session_id, self._labels)
+        self.record_inference = ring.recorder.record_inference  # type: ignore[method-assign]
+        if (thread := self._started_thread()) is not None:
+            thread.rings_changed()
+        return ring
+
+    def _report_drops(self, ring: Ring) -> None:
+        dropped, self._reported_drops = self._counts.dropped - self._reported_drops, self._counts.dropped
+        if dropped:
+            number = ring.recorder.reserve()
+            if ring.may_write(number):
+                descriptor = layout.describe(layout.DROPPED)
+                ring.recorder.write(number, 0.0, _time(), descriptor, dropped.to_bytes(8, "little"))
+
+    _reported_drops = 0
+    _written = 0
+
+    def _retire(self, ring: Ring) -> None:
+        """Nothing more goes into a ring; what is in it stays until a daemon has it."""
+        ring.retire()
+        if ring is self._ring:
+            self._full.append(ring)
+            self._ring = None
+        self.settle_rings()
+
+    def settle_rings(self) -> None:
+        """Remove the rings that a daemon has whole, and count what was in them."""
         with self._lock:
-            if self._flusher is None:
-                flusher = Flusher(self._shared)
-                flusher.start()
-                self._flusher = self._worker = flusher
-                if not self._shared.owns_session:
-                    _drain_at_end_of_child(self)
-            return self._flusher
+            for ring in list(self._full):
+                if ring.read_whole:
+                    self._full.remove(ring)
+                    self._settle(ring)
+                    ring.remove()
 
-    def _make_room(self) -> None:
+    def _settle(self, ring: Ring) -> None:
+        counted, rejected, waiting = ring.counts()
+        self._counts.acknowledged += counted
+        self._counts.refused += rejected
+        self._counts.spooled += waiting
+
+    # Sessions
+
+    def _enter_session(self, session_id: str, labels: dict[str, str]) -> None:
+        """Records from here on belong to it."""
+        if session_id != self._session_id:
+            self._session_id, self._labels, self._owns_session = session_id, labels, True
+            self._started_at_ms = int(_time() * 1000)
+        ring = self._ring
+        if ring is None:
+            self._make_ring()  # which enters it
+            return
+        self._session_slot(ring, layout.SESSION_STARTED)
+
+    def _leave_session(self, *, ends: bool = False) -> None:
+        """End the session, if this process started it or is told to; else leave it to the others."""
+        if self._session_id is not None and (ring := self._ring or self._make_ring()) is not None:
+            self._session_slot(ring, layout.SESSION_ENDED if ends or self._owns_session else layout.LEFT)
+        self._session_id = None
+
+    def _session_slot(self, ring: Ring, kind: int) -> None:
+        strings = [self._session_id or "", str(self._started_at_ms)]
+        for name, value in self._labels.items():
+            strings += [name, value]
+        try:
+            entry = ring.enter(
+                layout.SESSION, [each.encode() for each in strings], 0 if self._owns_session else layout.JOINED
+            )
+            number = ring.recorder.reserve()
+            if ring.may_write(number):
+                ring.recorder.write(number, 0.0, _time(), layout.describe(kind, entry))
+                self._alert(ring, number)
+                return
+        except RingFull:
+            pass
+        # Full: the next ring begins with the session, and what was meant to be said goes behind that.
+        self._retire(ring)
+        if (fresh := self._make_ring()) is not None and kind != layout.SESSION_STARTED:
+            self._session_slot(fresh, kind)
+
+    # For the thread
+
+    def unread_rings(self, *, all_of_them: bool = False) -> list[Ring]:
+        """Rings that a daemon is to read, the earliest first; without a daemon's having said so, the one in use too."""
         with self._lock:
-            while len(self._queue) >= MOST_WAITING:
-                oldest = self._queue.popleft()
-                if isinstance(oldest, tuple):
-                    self._shared.dropped += 1
-                else:
-                    oldest.finish()
+            return [ring for ring in self._rings() if all_of_them or ring is self._ring or not ring.read_whole]
+
+    def has_unread(self) -> bool:
+        return any(not ring.read_whole for ring in self._rings())
+
+    def alert(self, ring: Ring) -> None:
+        """A daemon reads a ring from now on: it wants to know when that is half full."""
+        with self._lock:
+            if not ring.retired:
+                ring.may_write(0)
+                ring.alert_at_half(ring.last)
+
+    def keep_full_rings(self) -> None:
+        """No daemon is there: full rings go from memory to the disk."""
+        with contextlib.suppress(Exception):
+            folder = _spool()
+            for ring in list(self._full):
+                if not ring.read_whole and (ring.path is None or ring.path.parent != folder):
+                    ring.persist(folder)
+
+    def moved(self, session_id: str | None) -> None:
+        """The daemon answers in which session the records of this client are: it may have followed another."""
+        with self._lock:
+            if session_id is not None and self._session_id is not None and self._entered == self._session_id:
+                self._entered = self._session_id = session_id
+
+    # The thread
+
+    def _started_thread(self) -> ConnectionThread | None:
+        """The client's thread; None when it cannot be started now."""
+        if self._thread is None or not self._thread.alive:
+            try:
+                from xybridd.client.connection_thread import ConnectionThread  # noqa: PLC0415 - an app that only imports
+
+                thread = ConnectionThread(self)
+                thread.start()
+            except Exception as error:  # noqa: BLE001 - interpreter shutdown, a limit on threads
+                log().debug("the client's thread cannot be started now: %s", error)
+                return None
+            self._thread = thread
+        return self._thread
+
+    def _command(self, name: str, *arguments: Any) -> Future[Any] | None:
+        """Ask the thread for something; None when that cannot be."""
+        if self._closed:
+            return None
+        if os.getpid() != self._pid:
+            self._after_fork()
+        try:
+            with self._lock:
+                thread = self._started_thread()
+            return None if thread is None else thread.command(name, *arguments)
+        except Exception:  # noqa: BLE001
+            log().debug("the client could not ask for %s", name, exc_info=True)
+            return None
+
+    @staticmethod
+    def _result(future: Future[Any] | None, timeout_s: float) -> Any:
+        if future is None:
+            return None
+        try:
+            return future.result(max(0.0, timeout_s))
+        except Exception:  # noqa: BLE001 - it took too long, or the client was closed
+            future.cancel()
+            return None
+
+    # The end
+
+    def finish(self) -> Future[Any] | None:
+        """Leave the session, and begin to bring everything to the daemon."""
+        if self._closed:
+            return None
+        self._guard(self._leave_session, records=0)
+        return self.flush_soon() if any(not each.read_whole for each in self._rings()) else None
+
+    def stop(self, *, done: bool) -> None:
+        """Nothing is recorded from now on. What no daemon has is put on disk."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self.record_inference = self._dropped  # type: ignore[method-assign]
+            rings = self._rings()
+            self._full, self._ring = [], None
+        thread, self._thread = self._thread, None
+        attached = thread is not None and thread.connected
+        if thread is not None:
+            thread.stop(EXIT_DRAIN_S)
+        for ring in rings:
+            if not ring.retired:
+                ring.retire()
+            self._put_away(ring, attached=attached)
+        _clients.discard(self)
+
+    def _put_away(self, ring: Ring, *, attached: bool) -> None:
+        self._settle(ring)
+        if ring.read_whole:
+            ring.remove()
+            return
+        try:
+            if not attached:
+                from xybridd.paths import spool_folder  # noqa: PLC0415
+
+                folder = spool_folder()
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                ring.persist(folder)
+        except Exception as error:  # noqa: BLE001 - a full disk, a folder that is not ours
+            if ring.path is None:
+                waiting = ring.counts()[2]
+                self._counts.spooled -= waiting
+                self._lose(waiting, error)
+        with contextlib.suppress(Exception):
+            ring.disown()
+
+    def _dropped(self, *_: Any, **__: Any) -> None:
+        self._counts.dropped += 1
 
     def _after_fork(self) -> None:
-        if self._flusher is not None:
-            self._flusher.forget()
-        self._shared = self._shared.for_child()
-        self._queue = self._shared.queue
-        self._flusher = None
-        self._lock = threading.RLock()
-        self._worker = _CLOSED if self._closed else _NOT_STARTED
-
-
-class _NotStarted:
-    """Stands where the flusher will: the first record starts it."""
-
-    asleep = True
-
-
-class _Closed:
-    asleep = False
-
-
-_NOT_STARTED = _NotStarted()
-_CLOSED = cast("_NotStarted", _Closed())
+        """In a child: what the parent wrote is the parent's."""
+        thread, rings = self._thread, self._rings()
+        if "record_inference" in self.__dict__:
+            del self.record_inference
+        self._begin()
+        self._owns_session = False
+        self._counts = _Counts()
+        self._reported_drops = 0
+        if thread is not None:
+            thread.forget()
+        for ring in rings:
+            ring.limit[0] = 0
+            ring.close()
+        _finish_at_end_of_child(self)
 
 
 class SilentClient(Client):
     """What `connect` returns when the environment says that nothing is to be recorded."""
 
+    def _begin(self) -> None:
+        super()._begin()
+        self._closed = True
+
     def record_inference(
-        self, model_id: str, version: str = "", latency_ms: float = 0.0, **stats: Unpack[Stats]
+        self, model_id: str, version: str = "", latency_ms: float | None = None, **stats: Unpack[Stats]
     ) -> None:
         pass
 
@@ -380,66 +741,8 @@ class SilentClient(Client):
     ) -> None:
         pass
 
-    def _ask(self, act: str, *, even_closed: bool = False, **arguments: Any) -> Mark | None:  # noqa: ARG002
-        return None
-
-
-class Inference:
-    """One inference under way. Latency is wall time on the clock that cannot jump."""
-
-    __slots__ = ("_client", "_started", "_stats", "model_id", "version")
-
-    def __init__(self, client: Client, model_id: str, version: str, stats: Stats) -> None:
-        self._client = client
-        self._stats = stats
-        self._started = 0.0
-        self.model_id = model_id
-        self.version = version
-
-    def note(self, **stats: Unpack[Stats]) -> None:
-        """Add what is known only now: tokens, the hardware that was used."""
-        self._stats = {**self._stats, **stats}
-
-    def __enter__(self) -> Self:
-        self._started = _perf_counter()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            latency_ms = (_perf_counter() - self._started) * 1000
-            self._client.record_inference(self.model_id, self.version, latency_ms, **self._stats)
-        elif isinstance(error, Exception):  # an interrupt, or a task that was cancelled, is no failure of the model
-            self._client.record_error(error, self.model_id, self.version)
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        import inspect  # noqa: PLC0415 - only who decorates pays for it
-
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def timed_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with Inference(self._client, self.model_id, self.version, self._stats):
-                    return await function(*args, **kwargs)
-
-            return cast("Callable[P, R]", timed_coroutine)
-
-        @functools.wraps(function)
-        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
-            with Inference(self._client, self.model_id, self.version, self._stats):
-                return function(*args, **kwargs)
-
-        return timed
-
-
-def _text_of(error: str | BaseException) -> str:
-    if not isinstance(error, BaseException):
-        return error
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - an exception whose own __str__ fails
-        return type(error).__name__
+    def _guard(self, act: Callable[[], None], *, records: int = 1) -> None:
+        pass
 
 
 def connect(
@@ -450,35 +753,72 @@ def connect(
     session_id: str | None = None,
     socket: str | Path | None = None,
 ) -> Client:
-    """A client of this device's daemon, and a session; both at once, whether or not a daemon is there.
+    """A client of this device's daemon, and a session; both at once, whether or not a daemon is there. Never raises.
 
     ``app`` names the app in every session (by default the name of the program); ``labels`` are strings that stand in
     the session; ``socket`` is for a daemon in an unusual place (else ``XYBRIDD_SOCKET``, the user's, the system's).
     """
     from pathlib import Path  # noqa: PLC0415
 
-    from xybridd import __version__  # noqa: PLC0415 - the package imports this module
-
-    name = app or os.path.basename(sys.argv[0] or "") or "python"  # noqa: PTH119 - cheaper than a Path
-    shared = Shared(name[:128], app_version, __version__, None if socket is None else (Path(socket),))
-    shared.labels = dict(labels or {})
-    if session_id is not None:
-        shared.session_id, shared.owns_session = session_id, False
+    values = Values()
+    name = values.name("app", app, MOST_APP) or os.path.basename(sys.argv[0] or "")[:MOST_APP] or "python"  # noqa: PTH119
+    arguments = (
+        name,
+        values.name("app_version", app_version, MOST_VERSION),
+        values.labels(labels),
+        _session_id(session_id, values),
+        None if socket is None else (Path(os.fsdecode(socket)),),
+        values,
+    )
     if opted_out():
-        return SilentClient(shared)
-    client = Client(shared)
+        return SilentClient(*arguments)
+    client = Client(*arguments)
     _clients.add(client)
-    client._wake()  # noqa: SLF001 - the session starts now, not with the first record
+    client._guard(client._make_ring, records=0)  # type: ignore[arg-type] # noqa: SLF001 - the session starts now
     return client
 
 
-#: Every client that is not closed: one that nobody holds any more still has its records to bring home.
+def _session_id(given: Any, values: Values) -> str | None:
+    """The session to take part in; None for one of its own, also where no session can have such an id."""
+    if given is None:
+        return None
+    text = str(given).lower()
+    if len(text) == 36 and text.replace("-", "").isalnum() and text.count("-") == 4:
+        return text
+    values.omit("session_id", given, "left out: not a UUID")
+    return None
+
+
+def _bytes_in(folders: set[Path]) -> int:
+    """What the rings in some folders take on the disk."""
+    total = 0
+    for folder in folders:
+        try:
+            with os.scandir(folder) as entries:
+                total += sum(each.stat(follow_symlinks=False).st_blocks * 512 for each in entries)
+        except OSError:
+            continue
+    return total
+
+
+def _close(clients: list[Client], timeout_s: float) -> bool:
+    """Close clients, and wait for all of them at once; whether a daemon has everything."""
+    waiting = [(client, client.finish()) for client in clients]
+    deadline = time.monotonic() + timeout_s
+    done = True
+    for client, future in waiting:
+        brought = future is None or bool(client._result(future, deadline - time.monotonic()))  # noqa: SLF001
+        client.stop(done=brought)
+        done = done and brought
+    return done
+
+
+#: Every client that is not closed: one that the app holds no more still has a session to end.
 _clients: set[Client] = set()
 
 
 def _close_all() -> None:
-    for client in list(_clients):
-        client.close()
+    _close(list(_clients), EXIT_DRAIN_S)
 
 
 def _after_fork_in_child() -> None:
@@ -486,7 +826,7 @@ def _after_fork_in_child() -> None:
         client._after_fork()  # noqa: SLF001 - the module's own
 
 
-def _drain_at_end_of_child(client: Client) -> None:
+def _finish_at_end_of_child(client: Client) -> None:
     """Multiprocessing ends its children without the usual handlers; it has its own."""
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")

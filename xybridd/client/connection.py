@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import select
 import socket
 import time
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xybridd.client.trust import distrust
 from xybridd.errors import WIRE_ERRORS, DaemonUnreachable, InternalError, WireError
 from xybridd.paths import client_sockets
-from xybridd.protocol.framing import encode_request
-from xybridd.protocol.messages import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -29,7 +26,29 @@ _READ_BYTES = 2**18
 #: Sockets that are not trusted, and of which that was said.
 _warned: set[Path] = set()
 
-_answer = msgspec.json.Decoder(Answer)
+
+class Answer(NamedTuple):
+    """A line that the daemon sent: an answer, with the id of its request, or a notification, with a method."""
+
+    id: Any = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+    method: str | None = None
+    params: Any = None
+
+
+def _answer(line: bytes) -> Answer:
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise TypeError("an answer is an object")
+    error = found.get("error")
+    return Answer(
+        found["id"] if isinstance(found.get("id"), (int, str)) else None,
+        found.get("result"),
+        error if error is None or isinstance(error, dict) else {"message": str(error)},
+        found.get("method"),
+        found.get("params"),
+    )
 
 
 def error_from(answer: Answer) -> WireError:
@@ -38,6 +57,19 @@ def error_from(answer: Answer) -> WireError:
     data = dict(body.get("data") or {})
     kind = WIRE_ERRORS.get(str(data.pop("code", "")), InternalError)
     return kind(str(body.get("message", "the daemon gave no reason")), **data)
+
+
+def wait_readable(files: list[int], timeout_s: float | None) -> list[int]:
+    """The files that can be read, after at most `timeout_s`; None waits. Any descriptor, also above 1,024."""
+    if not hasattr(select, "poll"):  # eventlet takes it away
+        return list(select.select(files, [], [], timeout_s)[0])
+    poll = select.poll()
+    for each in files:
+        poll.register(each, select.POLLIN)
+    found = poll.poll(None if timeout_s is None else timeout_s * 1000)
+    if any(event & select.POLLNVAL for _, event in found):
+        raise OSError(errno.EBADF, "a descriptor was closed")
+    return [each for each, _ in found]
 
 
 class Connection:
@@ -50,25 +82,43 @@ class Connection:
         self._last_id = 0
 
     @classmethod
-    def open(cls, paths: Iterable[Path] | None = None, timeout_s: float = 5.0) -> Connection:
-        """Connect to the first socket that answers and is to be trusted."""
+    def open(
+        cls,
+        paths: Iterable[Path] | None = None,
+        timeout_s: float = 5.0,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> Connection:
+        """Connect to the first socket that answers and is to be trusted; ``given_up``: whether to try no further."""
         tried, reasons = [], []
         for path in paths if paths is not None else client_sockets():
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(timeout_s)
-            try:
-                sock.connect(str(path))
-                reason = distrust(path, sock)
-            except OSError as error:
-                reason = _why(error)
-            else:
-                if reason is None:
-                    return cls(sock)
-                _warn(path, reason)
-            sock.close()
+            if given_up():
+                break
+            reason, connection = cls._try(path, timeout_s)
+            if connection is not None:
+                return connection
             tried.append(str(path))
             reasons.append(f"{path}: {reason}")
         raise DaemonUnreachable("; ".join(reasons), tuple(tried))
+
+    @classmethod
+    def _try(cls, path: Path, timeout_s: float) -> tuple[str, Connection | None]:
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:  # no descriptors left
+            return _why(error), None
+        try:
+            sock.settimeout(timeout_s)
+            sock.connect(str(path))
+            reason = distrust(path, sock)
+            if reason is None:
+                return "", cls(sock)
+            _warn(path, reason)
+        except OSError as error:
+            reason = _why(error)
+        except ValueError as error:  # a path that no socket has
+            reason = str(error)
+        sock.close()
+        return reason, None
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -76,21 +126,25 @@ class Connection:
     def close(self) -> None:
         self._sock.close()
 
-    def forget(self) -> None:
-        """Its descriptor is not ours any more: let it be."""
-        self._sock.detach()
-
     def break_off(self) -> None:
-        """From another thread: whoever waits for this connection is told that it broke."""
+        """From another thread: have every call that waits for this connection fail."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
-    def send(self, method: str, params: bytes, timeout_s: float = 5.0) -> int:
-        """Send a request with params that are JSON already; the id that its answer will carry."""
+    def notify(self, method: str) -> None:
+        """From any thread: a line without params that is not answered. Lost when the daemon does not read."""
+        line = b'{"jsonrpc":"2.0","method":"%b"}\n' % method.encode()
+        with contextlib.suppress(OSError):
+            self._sock.send(line, socket.MSG_DONTWAIT)
+
+    def send(self, method: str, params: bytes, timeout_s: float = 5.0, fd: int | None = None) -> int:
+        """Send a request with params that are JSON already, and an open file; the id that its answer will carry."""
         self._last_id += 1
+        line = b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}\n' % (self._last_id, method.encode(), params)
         self._sock.settimeout(timeout_s)
         try:
-            self._sock.sendall(encode_request(self._last_id, method, params))
+            sent = 0 if fd is None else socket.send_fds(self._sock, [line], [fd])
+            self._sock.sendall(line[sent:])
         except OSError as error:
             raise DaemonUnreachable(f"the connection broke: {error}") from error
         return self._last_id
@@ -101,7 +155,7 @@ class Connection:
             answers, self._answers = self._answers, []
             return answers
         try:
-            if not select.select([self._sock], [], [], timeout_s)[0]:
+            if not wait_readable([self._sock.fileno()], timeout_s):
                 return []
             data = self._sock.recv(_READ_BYTES)
         except OSError as error:
@@ -110,13 +164,13 @@ class Connection:
             raise DaemonUnreachable("the daemon closed the connection")
         *lines, self._unread = (self._unread + data).split(b"\n")
         try:
-            return [_answer.decode(line) for line in lines]
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return [_answer(line) for line in lines]
+        except (ValueError, TypeError, RecursionError) as error:
             raise DaemonUnreachable(f"what answers there does not speak this protocol: {error}") from error
 
-    def call(self, method: str, params: Any = None, timeout_s: float = 10.0) -> Any:
+    def call(self, method: str, params: Any = None, timeout_s: float = 10.0, fd: int | None = None) -> Any:
         """One request and its result, decoded. Raises the WireError that the daemon answered."""
-        request_id = self.send(method, msgspec.json.encode({} if params is None else params), timeout_s)
+        request_id = self.send(method, json.dumps({} if params is None else params).encode(), timeout_s, fd)
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             answers = self.receive(left_s)
@@ -126,7 +180,7 @@ class Connection:
                     self._answers = answers[number + 1 :]
                     if answer.error is not None:
                         raise error_from(answer)
-                    return msgspec.json.decode(answer.result)
+                    return answer.result
         raise DaemonUnreachable(f"no answer to {method} within {timeout_s:g} s: the daemon hangs")
 
 

@@ -67,6 +67,30 @@ class Shape:
         self.pack = struct.Struct(f"<ddQ{text}{len(floats)}d{rest}x8xQ").pack_into
 
 
+    @staticmethod
+    def first(stats: dict[str, float]) -> list[str]:
+        """The names of the stats that fit into three words, in the order of the bits."""
+        names: list[str] = []
+        words = 0
+        for name, bit in layout.STAT_BITS.items():
+            if name in stats:
+                words += not (bit & layout.TOKENS and names and layout.STAT_BITS[names[-1]] & layout.TOKENS)
+                if words > layout.STAT_WORDS:
+                    break
+                names.append(name)
+        return names
+
+    @classmethod
+    def words(cls, stats: dict[str, float]) -> tuple[int, bytes]:
+        """The bits and the words of stats that fit into three words."""
+        if not stats:
+            return 0, b""
+        shape, slot = cls(tuple(stats)), bytearray(layout.SLOT_BYTES)
+        values = [int(stats[name]) if layout.STAT_BITS[name] & layout.TOKENS else stats[name] for name in shape.names]
+        shape.pack(slot, 0, 0.0, 0.0, 0, *values, 0)
+        return shape.bits, bytes(slot[24:48])
+
+
 class PythonRecorder:
     """The reference writer."""
 

@@ -26,7 +26,7 @@ class ErrorCategory(StrEnum):
 
 
 #: The first row with a word that the lower-cased message contains decides.
-_WORDS: tuple[tuple[ErrorCategory, tuple[str, ...]], ...] = (
+WORDS: tuple[tuple[ErrorCategory, tuple[str, ...]], ...] = (
     (ErrorCategory.MODEL_LOADING, ("load", "bundle", "model not found")),
     (ErrorCategory.PREPROCESSING, ("preprocess", "input", "format")),
     (ErrorCategory.INFERENCE, ("inference", "execute", "onnx")),
@@ -41,7 +41,7 @@ _BY_NAME = {name: member for member in ErrorCategory for name in (member.value, 
 
 def categorize(message: str) -> ErrorCategory:
     lowered = message.lower()
-    for category, words in _WORDS:
+    for category, words in WORDS:
         if any(word in lowered for word in words):
             return category
     return ErrorCategory.UNKNOWN

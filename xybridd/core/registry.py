@@ -59,12 +59,16 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Producer:
-    """One client instance and where its batches stand.
+    """One client instance, or one ring, and where its batches, or slots, stand.
 
-    ``applied_seq`` runs ahead of ``durable_seq`` while a commit is under way.
+    ``applied_seq`` runs ahead of ``durable_seq`` while a commit is under way. Of a ring: ``holes`` are slots below that
+    were not written when the reader passed them, and ``session_id`` is the session that its records go to.
     """
 
-    __slots__ = ("app", "applied_seq", "client_id", "connections", "durable_seq", "heard_at_ms", "uid")
+    __slots__ = (
+        "app", "applied_seq", "client_id", "connections", "durable_holes", "durable_seq", "heard_at_ms", "holes",
+        "session_id", "uid",
+    )  # fmt: skip
 
     def __init__(self, uid: int, client_id: str, app: str, last_seq: int = 0) -> None:
         self.uid = uid
@@ -72,6 +76,9 @@ class Producer:
         self.app = app
         self.applied_seq = last_seq
         self.durable_seq = last_seq
+        self.holes: list[int] = []
+        self.durable_holes: list[int] = []
+        self.session_id: str | None = None
         self.heard_at_ms = 0
         self.connections = 0
 
@@ -152,6 +159,10 @@ class Registry:
         self.changed_sessions[session.session_id] = session
         if producer is not None:
             self.changed_producers[producer.key] = producer
+
+    def note_producer(self, producer: Producer) -> None:
+        """How far a ring was read is to be written."""
+        self.changed_producers[producer.key] = producer
 
     def close_minutes(self, now_ms: int) -> None:
         """The minute is over: whatever was recorded in it is to be written as one."""

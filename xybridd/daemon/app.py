@@ -25,14 +25,15 @@ from xybridd.core.registry import Lifetimes
 from xybridd.core.session import SessionLimits
 from xybridd.daemon import lifecycle, logs
 from xybridd.daemon.handed import handed_over
+from xybridd.daemon.host import is_alive, is_local
 from xybridd.daemon.listener import Listener
+from xybridd.daemon.orphans import OrphanRings
 from xybridd.daemon.reply import Services
 from xybridd.daemon.scheduler import Scheduler
 from xybridd.daemon.server import Server
-from xybridd.daemon.spools import Spools
 from xybridd.daemon.targets import settings_of
 from xybridd.errors import ConfigError, StorageError
-from xybridd.paths import data_folder, named_socket, spool_folder, user_socket
+from xybridd.paths import data_folder, named_socket, ring_folder, spool_folder, user_socket
 from xybridd.probes.events import KernelEvents
 from xybridd.services.clock import SystemClock, since_boot_ms
 from xybridd.services.device import Device
@@ -40,6 +41,7 @@ from xybridd.services.forgetting import Forgetting
 from xybridd.services.lane import UploadContext
 from xybridd.services.recorder import Recorder
 from xybridd.services.retention import Retention
+from xybridd.services.rings import RingHost, Rings
 from xybridd.services.sampler import Sampler
 from xybridd.services.sessions import Installation
 from xybridd.services.uploader import Uploader
@@ -82,6 +84,8 @@ class _Parts(NamedTuple):
     scheduler: Scheduler
     server: Server
     services: Services
+    rings: Rings
+    orphans: OrphanRings
 
 
 class _Daemon:
@@ -107,7 +111,7 @@ class _Daemon:
         sock = listener.bind()
         try:
             await store.open(self.clock.wall_ms())
-            parts = self._build(loop, store, folder, listener.path)
+            parts = self._build(loop, store, folder)
             await self._set_sinks(parts)
             await parts.recorder.resume()
             await parts.server.listen(sock)
@@ -129,6 +133,7 @@ class _Daemon:
             if metrics is not None and config.metrics.textfile is not None:
                 write_metrics = partial(metrics.write, Path(config.metrics.textfile))
             scheduler.start(self.manager.alive_every_s(), partial(self._show_life, store), write_metrics)
+            parts.orphans.watch(loop)
             events = KernelEvents()
             events.open()
             for each in events.sockets:
@@ -167,7 +172,7 @@ class _Daemon:
         await store.ping()
         self.manager.say_alive()
 
-    def _build(self, loop: asyncio.AbstractEventLoop, store: Store, folder: Path, address: Path) -> _Parts:
+    def _build(self, loop: asyncio.AbstractEventLoop, store: Store, folder: Path) -> _Parts:
         """Everything between the disk and the socket."""
         config, clock = self.config, self.clock
         sampler = Sampler(clock)
@@ -175,16 +180,20 @@ class _Daemon:
         device = Device(sampler, clock, recorder.surround)
         quota_bytes = int(config.storage.quota_mib * 2**20)
         retention = Retention(store, recorder, clock, config.storage.retention_days, quota_bytes)
-        recorder.pending.on_kept = retention.look
+        rings = Rings(
+            recorder, clock, RingHost(is_alive, is_local), config.limits.share(config.limits.max_connections)
+        )
+        recorder.pending.on_kept = partial(_after_commit, retention, rings)
         uploader = self._uploader(store, sampler, recorder)
-        spools = Spools((folder / "spool", spool_folder()), address)
-        scheduler = Scheduler(loop, clock, recorder, retention, device, uploader, spools.fetch)
+        orphans = OrphanRings((folder / "spool", spool_folder(), ring_folder()), rings)
+        scheduler = Scheduler(loop, clock, recorder, retention, device, uploader, orphans.fetch)
         recorder.on_lonely = scheduler.sweep_when_lost
         recorder.on_record = scheduler.look_often
         watching = Watching()
         watching.on_watched = partial(setattr, recorder, "on_counted")
         services = Services(
             recorder=recorder,
+            rings=rings,
             device=device,
             store=store,
             retention=retention,
@@ -199,7 +208,7 @@ class _Daemon:
             watch_device=scheduler.look_often,
         )
         server = Server(services)
-        return _Parts(recorder, retention, uploader, scheduler, server, services)
+        return _Parts(recorder, retention, uploader, scheduler, server, services, rings, orphans)
 
     def _metrics(self, loop: asyncio.AbstractEventLoop, services: Services) -> Metrics | None:
         """For Prometheus, if it is switched on; the library is imported only then."""
@@ -272,6 +281,8 @@ class _Daemon:
     async def _drain(self, parts: _Parts) -> None:
         recorder, server = parts.recorder, parts.server
         server.stop_listening()
+        parts.orphans.close()
+        await parts.rings.stop()
         recorder.close_minute()
         await parts.uploader.stop()
         await parts.retention.stop()
@@ -280,6 +291,7 @@ class _Daemon:
         except TimeoutError:
             log.error("the disk did not take everything in time; clients keep what was not acknowledged")  # noqa: TRY400
         await server.close(_LAST_ANSWERS_S)
+        parts.rings.close()
 
     def _hang_up(self, parts: _Parts) -> None:
         """One reload at a time; what comes meanwhile is one more after it, since it may be of a later config."""
@@ -330,6 +342,11 @@ def _fetch_probes() -> None:
     """Import the probes, on a thread: the first session that starts wants to know the device, and starts soon."""
     fetch = partial(importlib.import_module, "xybridd.probes.register")
     threading.Thread(target=fetch, name="xybridd-probes-import", daemon=True).start()
+
+
+def _after_commit(retention: Retention, rings: Rings) -> None:
+    retention.look()
+    rings.publish()
 
 
 def _lifetimes(config: Config) -> Lifetimes:

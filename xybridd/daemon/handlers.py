@@ -147,6 +147,34 @@ async def _record_batch(services: Services, link: Link, params: m.RecordBatchPar
     return Reply(m.BatchResult(last_seq, session_id), ticket)
 
 
+# Rings
+
+
+def _sent_file(link: Link) -> int:
+    fd = link.take_file()
+    if fd is None:
+        raise InvalidParams("no file came with the request: send the open ring with it (SCM_RIGHTS)")
+    return fd
+
+
+async def _ring_attach(services: Services, link: Link, _params: m.NoParams) -> Reply:
+    return Reply(await services.rings.attach(link, _sent_file(link)))
+
+
+async def _ring_drain(services: Services, link: Link, _params: m.NoParams) -> Reply:
+    drained, ticket = await services.rings.drain(_sent_file(link), link.uid)
+    return Reply({"drained": drained}, ticket)
+
+
+async def _ring_flush(services: Services, link: Link, params: m.RingFlushParams) -> Reply:
+    return Reply(*await services.rings.flush(link, str(params.ring_id), params.seq))
+
+
+async def _ring_wake(services: Services, link: Link, _params: m.NoParams) -> Reply:
+    services.rings.wake(link)
+    return Reply({})
+
+
 async def _records_watch(services: Services, link: Link, params: m.RecordsWatchParams) -> Reply:
     uid = None if services.recorder.sees_all(link) else link.uid
     services.watching.watch(link, Wanted(uid, params.app, params.model_id, params.errors_only))
@@ -254,6 +282,10 @@ METHODS: dict[str, Method] = {
     "record.inference": _method(m.RecordInferenceParams, _record_inference, records=True),
     "record.error": _method(m.RecordErrorParams, _record_error, records=True),
     "record.batch": _method(m.RecordBatchParams, _record_batch, records=True),
+    "ring.attach": _method(m.NoParams, _ring_attach),
+    "ring.drain": _method(m.NoParams, _ring_drain),
+    "ring.flush": _method(m.RingFlushParams, _ring_flush),
+    "ring.wake": _method(m.NoParams, _ring_wake),
     "records.watch": _method(m.RecordsWatchParams, _records_watch),
     "device.capabilities": _method(m.NoParams, _device_capabilities),
     "device.advice": _method(m.DeviceAdviceParams, _device_advice),

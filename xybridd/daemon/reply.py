@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xybridd.services.forgetting import Forgetting
     from xybridd.services.recorder import Recorder, Ticket
     from xybridd.services.retention import Retention
+    from xybridd.services.rings import Rings
     from xybridd.services.uploader import Uploader
     from xybridd.services.watching import Watching
     from xybridd.storage.store import Store
@@ -29,6 +30,7 @@ class Services(NamedTuple):
     """Everything a handler may use."""
 
     recorder: Recorder
+    rings: Rings
     device: Device
     store: Store
     retention: Retention

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 #: Sessions end by themselves at most this much later than they should: one waking of an idle device a minute.
 MINUTE_S = 60.0
 RETENTION_EVERY_S = 3600.0
-SPOOLS_EVERY_S = 3600.0
+ORPHANS_EVERY_S = 3600.0
 
 #: When nothing was recorded for so long, the device is read at leisure: an app that only waits costs no wakeups.
 QUIET_AFTER_S = 30.0
@@ -40,7 +40,7 @@ class Scheduler:
     """The daemon's jobs, each under its name.
 
     ``minute`` every minute: sessions whose time is up, snapshots, the aggregates of the minute; ``retention`` and
-    ``spools`` every hour; ``device`` every ten seconds while records come or somebody watches; ``alive`` as often as
+    ``orphans`` every hour; ``device`` every ten seconds while records come or somebody watches; ``alive`` as often as
     the service manager wants to see it; ``metrics`` every minute where a file of them is wanted; and a sweep when a
     producer is lost.
     """
@@ -53,10 +53,10 @@ class Scheduler:
         retention: Retention,
         device: Device,
         uploader: Uploader,
-        fetch_spools: Callable[[], Awaitable[None]],
+        fetch_orphans: Callable[[], Awaitable[None]],
     ) -> None:
         self._loop = loop
-        self._fetch_spools = fetch_spools
+        self._fetch_orphans = fetch_orphans
         self._uploader = uploader
         self._recorder = recorder
         self._device = device
@@ -83,7 +83,7 @@ class Scheduler:
         jobs.every("minute", MINUTE_S, self._minute, first_in_s=to_full_s)
         # A device that is switched off often must come to its rarer jobs as well: the first run is soon.
         jobs.every("retention", RETENTION_EVERY_S, self._retention.run, first_in_s=MINUTE_S)
-        jobs.every("spools", SPOOLS_EVERY_S, self._fetch_spools, first_in_s=0.0)
+        jobs.every("orphans", ORPHANS_EVERY_S, self._fetch_orphans, first_in_s=0.0)
         jobs.every("device", BUSY_EVERY_S, self._sample, first_in_s=BUSY_EVERY_S)
         if alive_every_s is not None:
             # With the minute where that is often enough: an idle device is not woken for it.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 
+from xybridd.daemon.fd_socket import accepting_files
 from xybridd.daemon.handlers import answer
 from xybridd.errors import InternalError, Overloaded, WireError
 from xybridd.protocol.framing import (
@@ -103,9 +104,11 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        uid, pid = peer_of(transport.get_extra_info("socket"))
+        sock = transport.get_extra_info("socket")
+        uid, pid = peer_of(sock)
         self.link = Link(next(self._server.link_ids), uid, partial(process_name, pid), pid)
         self.link.push = self._push
+        self.link.take_file = sock._sock.take_file  # noqa: SLF001 - asyncio hands out a view of the socket
         refused = self._server.opened(self)
         if refused is not None:
             self.dismiss(refused)
@@ -292,7 +295,7 @@ class Server:
         # From 3.13 on asyncio would take the socket's file away; that is for the listener, or the service manager.
         left_alone: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         self._listener = await loop.create_unix_server(
-            lambda: Connection(self), sock=sock, backlog=_BACKLOG, **left_alone
+            lambda: Connection(self), sock=accepting_files(sock), backlog=_BACKLOG, **left_alone
         )
 
     def opened(self, connection: Connection) -> WireError | None:
@@ -317,6 +320,7 @@ class Server:
         self._of_user -= Counter({connection.link.uid: 1})
         self.weigh(connection)
         self.services.recorder.disconnected(connection.link)
+        self.services.rings.disconnected(connection.link)
         self.services.device.unwatch(connection.link.link_id)
         self.services.watching.unwatch(connection.link.link_id)
         if self.stopping and not self.connections:

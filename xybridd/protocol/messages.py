@@ -106,6 +106,13 @@ class RecordBatchParams(msgspec.Struct, frozen=True, omit_defaults=True):
     dropped: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
+class RingFlushParams(msgspec.Struct, frozen=True):
+    """``seq``: the slot number up to which everything is to be on disk."""
+
+    ring_id: UUID
+    seq: Annotated[int, Meta(ge=0, le=LARGEST_SEQ)]
+
+
 class RecordsWatchParams(msgspec.Struct, frozen=True):
     app: _AppName | None = None
     model_id: ModelId | None = None

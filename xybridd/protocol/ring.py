@@ -26,6 +26,9 @@ TABLE_BYTES, MOST_TABLE_BYTES = 2**20, 2**23
 #: id, start time of the process (clock ticks since boot; 0 unknown).
 IDENTITY = struct.Struct("<8sIIII16sdQQ")
 
+#: Process id and its start, in the header: zeros when the process goes on and the ring does not.
+OWNER, OWNER_AT = struct.Struct("<QQ"), 48
+
 #: `flags`: the writer publishes a slot's number with a release store, so a reader need not wait on weakly ordered CPUs.
 ORDERED = 1
 

@@ -155,7 +155,7 @@ class Pending:
 
     def settle(self) -> None:
         for producer, image in zip(self._producers, self._collected.producers, strict=True):
-            producer.durable_seq = image.last_seq
+            producer.settle(image)
         self._registry.settle()
         self._sessions.removing.difference_update(self._collected.deleted_sessions)
         self._sessions.forgetting.difference_update(self._collected.forgotten_sessions)

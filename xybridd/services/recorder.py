@@ -22,6 +22,7 @@ from xybridd.core.registry import Identity, Lifetimes, Producer, Registry, Track
 from xybridd.errors import (
     CorruptDatabase,
     HelloRequired,
+    InvalidParams,
     Overloaded,
     PermissionDenied,
     StorageUnavailable,
@@ -29,6 +30,7 @@ from xybridd.errors import (
 )
 from xybridd.services.committer import Committer
 from xybridd.services.pending import Pending
+from xybridd.services.ring_sessions import RingSessions
 from xybridd.services.sessions import RETRY_OVERLOADED_MS, Installation, Link, Sessions, ended_error
 from xybridd.services.timekeeper import Timekeeper
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     from xybridd.core.capabilities import DeviceState
     from xybridd.core.changes import SessionHead
+    from xybridd.core.ring import Run
     from xybridd.protocol.records import Record
     from xybridd.services.clock import Clock
     from xybridd.services.sampler import Sampler
@@ -75,6 +78,7 @@ class Recorder:
         self.committer = Committer(
             self.pending, commit_interval_s, installation.max_waiting, installation.max_waiting_each
         )
+        self.ring_sessions = RingSessions(self)
         self._sessions.mend = partial(self.committer.barrier, soon=True)
         self._sessions.mended = self._mended
         self._sessions.heard_ms = self.time.heard_ms
@@ -192,7 +196,7 @@ class Recorder:
             joined = await self._sessions.successor(link, await self._sessions.find(link, session_id))
             if not joined.session.active:
                 raise ended_error(joined)
-        producer = await self._producer(identity) if identity.client_id is not None else None
+        producer = await self.producer(identity) if identity.client_id is not None else None
         if link.producer is not None:
             link.producer.connections -= 1
         if self.registry.detach(link.link_id, self._clock.monotonic_s()):
@@ -206,7 +210,8 @@ class Recorder:
             self._enter(link, joined)
         return producer.durable_seq if producer is not None else 0
 
-    async def _producer(self, identity: Identity) -> Producer:
+    async def producer(self, identity: Identity) -> Producer:
+        """The producer of a user and client id (a ring has an id of its own), as it was written last."""
         key = (identity.uid, identity.client_id or "")
         if key not in self.registry.producers:
             image = await self._sessions.read(partial(self._store.producer, *key))
@@ -396,16 +401,53 @@ class Recorder:
         records = self.time.corrected(records, link.boot_id)
         now_ms = self._clock.wall_ms()
         session.apply(records, now_ms, self._around)
-        self.ledger.count(len(records))
+        self._counted(link, tracked, len(records), records, now_ms, producer)
+        return session.session_id
+
+    def _counted(
+        self,
+        link: Link,
+        tracked: Tracked,
+        count: int,
+        records: Sequence[Record],
+        now_ms: int,
+        producer: Producer | None,
+    ) -> None:
+        self.ledger.count(count)
         tracked.heard_at_s = self._recorded_s = self._clock.monotonic_s()
         self._recorded_in_minute = True
         self.on_record()
-        self.registry.note(session, producer)
-        if tracked.bound and session.active:
+        self.registry.note(tracked.session, producer)
+        if tracked.bound and tracked.session.active:
             self._attach(link, tracked)
-        if self.on_counted is not None:
-            self.on_counted(session.head, records, now_ms)
-        return session.session_id
+        if self.on_counted is not None and records:
+            self.on_counted(tracked.session.head, records, now_ms)
+
+    # Rings
+
+    def check(self, link: Link) -> None:
+        """Raises StorageUnavailable or Overloaded while nothing more may be recorded by this user."""
+        self.committer.check(self._bounded(link))
+
+    async def find(self, link: Link, session_id: str) -> Tracked:
+        """The session of that id. Raises UnknownSession."""
+        return await self._sessions.find(link, session_id)
+
+    async def recordable(self, link: Link, session_id: str | None) -> Tracked:
+        """The session that a record for `session_id` goes to. Raises SessionEnded, UnknownSession."""
+        return await self._sessions.recordable(link, session_id)
+
+    def count_run(self, link: Link, tracked: Tracked, run: Run, records: Sequence[Record], producer: Producer) -> None:
+        """Count a run of a ring's slots in a session; ``records``: the same, one by one, for subscribers."""
+        self.count_apart(run)
+        now_ms = self._clock.wall_ms()
+        tracked.session.count(run.calls, run.others, run.length, now_ms, self._around)
+        self._counted(link, tracked, run.records, records, now_ms, producer)
+
+    def count_apart(self, run: Run) -> None:
+        """What a run says of records that are in no session."""
+        self.ledger.reject(run.rejected, InvalidParams.code)
+        self.ledger.dropped_by_client(run.dropped)
 
     def refuse(self, records: int, reason: str) -> None:
         """Count records that were not taken."""

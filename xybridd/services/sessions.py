@@ -54,6 +54,7 @@ class Link:
         "producer",
         "push",
         "refused_seq",
+        "take_file",
         "uid",
     )
 
@@ -70,6 +71,8 @@ class Link:
         #: Sends a notification to the other end; whether it did. One that does not read gets none once so many bytes
         #: (the third argument, 0 without it) wait for it.
         self.push: Callable[..., bool] = lambda _method, _params, _most_waiting_bytes=0: False
+        #: The open file that came with a request, now the caller's; None when none came.
+        self.take_file: Callable[[], int | None] = lambda: None
         #: It broke. A request of it that was waiting meanwhile must not bring it back into a session.
         self.gone = False
         #: A batch that was refused for now. Those behind it wait for it, or it would look like a duplicate.

@@ -85,6 +85,11 @@ class Timekeeper:
         self.look()
         return self.timeline.age_now_ms(self._clock.wall_ms(), self._up_ms())
 
+    def correction(self, boot_id: str) -> Callable[[int], int] | None:
+        """What corrects the times of a producer of that boot; None when there is nothing to correct."""
+        timeline = self.timeline
+        return timeline.corrected if boot_id in {"", timeline.boot_id} and timeline.corrections else None
+
     def corrected(self, records: Sequence[Record], boot_id: str) -> Sequence[Record]:
         """Records as they come: those that waited at a producer of this boot since before the clock was set."""
         timeline = self.timeline

@@ -1,0 +1,417 @@
+"""The client's one thread: it attaches rings to the daemon, asks what the app asks, and hears what the daemon says.
+
+Records do not wake it. It sleeps until a command comes, the daemon says something, or it is time to look for a daemon
+again: sooner while records wait than when none do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from xybridd import __version__
+from xybridd.client.connection import Connection, error_from, wait_readable
+from xybridd.client.orphans import orphans, set_aside
+from xybridd.client.values import log
+from xybridd.errors import DaemonUnreachable, InvalidParams, WireError
+from xybridd.paths import boot_id, ring_folder, spool_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xybridd.client.client import Client
+    from xybridd.client.connection import Answer
+    from xybridd.client.ring import Ring
+
+_FIRST_RETRY_S = 0.025
+_LONGEST_RETRY_S = 1.0
+_IDLE_RETRY_S = 5.0
+#: A daemon that refuses this client will not change its mind soon.
+_REFUSED_RETRY_S = 30.0
+_HANDSHAKE_S = 5.0
+
+#: How often a flush asks again while a thread has reserved a slot and not written it.
+_UNWRITTEN_S = 0.005
+
+#: Held here, so that a test of the app's that replaces the clock does not stop deadlines.
+_monotonic = time.monotonic
+
+
+class ConnectionThread:
+    """Start it once. Commands may come from any thread."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._commands: deque[Callable[[], None]] = deque()
+        self._connection: Connection | None = None
+        self._attached: set[Ring] = set()
+        self._asked: dict[int, Callable[[Answer | None], None]] = {}
+        self._flushes: list[_Flush] = []
+        self._stopping = False
+        self._next_try_s = 0.0
+        self._retry_s = _FIRST_RETRY_S
+        self._orphans_due = False
+        self._watching = False
+        self._latest: dict[str, Any] | None = None
+        self._complained = False
+        self._reader, self._waker = _pair()
+        self._thread = threading.Thread(target=self._run, name="xybridd", daemon=True)
+
+    # From any thread
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    def command(self, name: str, *arguments: Any) -> Future[Any]:
+        """One of the methods named ``_do_…``; its result."""
+        future: Future[Any] = Future()
+        self._commands.append(lambda: getattr(self, f"_do_{name}")(future, *arguments))
+        self._wake()
+        return future
+
+    def rings_changed(self) -> None:
+        self._wake()
+
+    def wake_daemon(self) -> None:
+        """Tell the daemon that a ring that it does not visit has something. By the app's thread: one short line."""
+        connection = self._connection
+        if connection is not None:
+            connection.notify("ring.wake")
+
+    def stop(self, timeout_s: float) -> None:
+        """End, without bringing anything to the daemon any more."""
+        self._stopping = True
+        if (connection := self._connection) is not None:
+            connection.break_off()
+        self._wake()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    def forget(self) -> None:
+        """In a forked child: close what belongs to the parent, without a word to the daemon."""
+        for each in (self._connection, self._reader, self._waker):
+            if each is not None:
+                with contextlib.suppress(OSError):
+                    each.close()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # full: it is being woken; closed: it has ended
+            self._waker.send(b"!")  # type: ignore[union-attr]
+
+    # On its own thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                try:
+                    self._turn()
+                except (DaemonUnreachable, WireError) as error:
+                    self._away(error)
+                except Exception as error:  # noqa: BLE001 - no descriptors, descriptors that the app closed
+                    self._away(error)
+                    self._renew()
+        finally:
+            self._drop_connection()
+            for each in (self._reader, self._waker):
+                if each is not None:
+                    each.close()
+            self._reader = self._waker = None
+            for flush in self._flushes:
+                flush.end(done=False)
+            self._flushes = []
+            self._carry_out()
+
+    def _turn(self) -> None:
+        now_s = _monotonic()
+        if self._connection is None and now_s >= self._next_try_s:
+            self._connect()
+        self._carry_out()
+        if self._connection is not None:
+            self._attach_rings()
+            if self._client.watchers and not self._watching:
+                self._watching = True
+                self._ask("device.watch", {}, lambda answer: answer and self._tell(answer.result))
+            if self._orphans_due and not self._flushes:
+                self._deliver_orphans()
+        self._go_on_flushing()
+        self._client.settle_rings()
+        self._rest()
+
+    def _carry_out(self) -> None:
+        while self._commands:
+            self._commands.popleft()()
+
+    def _rest(self) -> None:
+        """Sleep until there is something to do."""
+        if self._stopping or self._commands:
+            return
+        wait_s = None if self._connection is not None else max(0.0, self._next_try_s - _monotonic())
+        if self._connection is not None and any(each.waits for each in self._flushes):
+            wait_s = _UNWRITTEN_S
+        if self._reader is None:
+            wait_s = min(wait_s or 1.0, 0.5)  # nothing can wake it: no descriptors
+        files = [each.fileno() for each in (self._reader, self._connection) if each is not None]
+        ready = wait_readable(files, wait_s)
+        if self._reader is not None and self._reader.fileno() in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._reader.recv(4096)
+        if self._connection is not None and self._connection.fileno() in ready:
+            self._hear(self._connection)
+
+    def _renew(self) -> None:
+        """The app closed all descriptors, as daemons do that detach themselves, or there were none left."""
+        for each in (self._reader, self._waker):
+            with contextlib.suppress(OSError, AttributeError):
+                if each is not None:
+                    os.fstat(each.fileno())
+                    continue
+            if each is not None:
+                each.detach()
+            self._reader = self._waker = None
+        if self._reader is None:
+            self._reader, self._waker = _pair()
+
+    # The connection
+
+    def _connect(self) -> None:
+        """Find a daemon and say who this is. Raises DaemonUnreachable, or the WireError of a daemon that refuses."""
+        client = self._client
+        hello = {
+            "app": client.app,
+            "client_id": client.client_id,
+            "app_version": client.app_version,
+            "sdk_version": __version__,
+            "boot_id": boot_id(),
+        }
+        connection = Connection.open(client.sockets, _HANDSHAKE_S, lambda: self._stopping)
+        try:
+            self._connection = connection
+            connection.call("hello", hello, _HANDSHAKE_S)
+        except BaseException:
+            self._connection = None
+            connection.close()
+            raise
+        log().debug("connected to the daemon")
+        self._retry_s = _FIRST_RETRY_S
+        self._orphans_due = True
+
+    def _away(self, error: Exception) -> None:
+        if self._connection is not None:
+            self._drop_connection()
+        if self._retry_s == _FIRST_RETRY_S:
+            log().debug("no daemon (%s); records wait", error)
+        if isinstance(error, WireError) and "retry_after_ms" not in error.data:
+            log().warning("the daemon does not take this client: %s", error)
+            self._next_try_s = _monotonic() + _REFUSED_RETRY_S
+            return
+        self._next_try_s = _monotonic() + self._retry_s
+        self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S if self._client.has_unread() else _IDLE_RETRY_S)
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        self._attached.clear()
+        self._watching = False
+        asked, self._asked = self._asked, {}
+        for heard in asked.values():
+            heard(None)
+        for flush in self._flushes:
+            flush.forget_requests()
+        self._client.keep_full_rings()
+
+    def _ask(self, method: str, params: Any, heard: Callable[[Answer | None], None], fd: int | None = None) -> None:
+        """Send a request; `heard` gets its answer, or None when the connection is lost."""
+        assert self._connection is not None  # noqa: S101 - asked only with one
+        self._asked[self._connection.send(method, json.dumps(params).encode(), fd=fd)] = heard
+
+    def _hear(self, connection: Connection) -> None:
+        for answer in connection.receive(0):
+            if answer.method == "ring.idle":
+                self._idle(answer.params)
+            elif answer.method == "device.changed":
+                self._tell(answer.params)
+            elif (heard := self._asked.pop(answer.id, None)) is not None:
+                heard(answer)
+
+    # Rings
+
+    def _attach_rings(self) -> None:
+        for ring in self._client.unread_rings():
+            if ring not in self._attached and ring.fd >= 0:
+                self._attached.add(ring)
+                self._ask("ring.attach", {}, lambda answer, ring=ring: self._attach_answered(ring, answer), ring.fd)
+
+    def _attach_answered(self, ring: Ring, answer: Answer | None) -> None:
+        if answer is None:
+            return
+        if answer.error is None:
+            self._client.alert(ring)
+            return
+        error = error_from(answer)
+        log().log(10 if "retry_after_ms" in error.data else 30, "the daemon does not read this client's ring: %s", error)
+        raise error
+
+    def _idle(self, told: dict[str, Any]) -> None:
+        """The daemon visits a ring no more: the next record wakes it, and so does one that was written meanwhile."""
+        for ring in self._client.unread_rings(all_of_them=True):
+            if ring.name == told.get("ring_id"):
+                ring.alert_at_next()
+                if ring.last > told.get("seq", 0):
+                    self.wake_daemon()
+
+    # Commands
+
+    def _do_flush(self, future: Future[Any]) -> None:
+        self._flushes.append(_Flush(self._client.unread_rings(), future))
+
+    def _do_export(self, future: Future[Any], session_id: str) -> None:
+        """The export of a session that ends, when its end is on the daemon's disk."""
+        flushed: Future[Any] = Future()
+        flushed.add_done_callback(lambda done: self._export(future, session_id, done=bool(done.result())))
+        self._do_flush(flushed)
+
+    def _export(self, future: Future[Any], session_id: str, *, done: bool) -> None:
+        if done:
+            self._do_ask(future, "session.export", {"session_id": session_id})
+        else:
+            _finish(future, None)
+
+    def _do_ask(self, future: Future[Any], method: str, params: Any) -> None:
+        if self._connection is None:
+            _finish(future, None)
+            return
+        try:
+            self._ask(
+                method, params, lambda answer: _finish(future, answer.result if answer and not answer.error else None)
+            )
+        except BaseException:
+            _finish(future, None)
+            raise
+
+    def _do_watch(self, future: Future[Any], callback: Callable[[dict[str, Any]], object]) -> None:
+        if self._latest is not None:
+            self._call(callback, self._latest)
+        _finish(future, None)
+
+    def _tell(self, now: dict[str, Any]) -> None:
+        self._latest = now
+        for callback in list(self._client.watchers):
+            self._call(callback, now)
+
+    def _call(self, callback: Callable[[dict[str, Any]], object], now: dict[str, Any]) -> None:
+        try:
+            callback(now)
+        except Exception:
+            if not self._complained:
+                self._complained = True
+                log().exception("a callback of watch() failed; said once")
+
+    # Flushing
+
+    def _go_on_flushing(self) -> None:
+        for flush in list(self._flushes):
+            if flush.done():
+                self._flushes.remove(flush)
+                flush.end(done=True)
+            elif flush.future.cancelled():
+                self._flushes.remove(flush)
+            elif self._connection is not None:
+                for ring, number in flush.due(self._attached):
+                    params = {"ring_id": ring.name, "seq": number}
+                    self._ask("ring.flush", params, lambda answer, ring=ring, flush=flush: self._flushed(flush, ring, answer))
+
+    def _flushed(self, flush: _Flush, ring: Ring, answer: Answer | None) -> None:
+        flush.answered(ring)
+        if answer is None:
+            return
+        if answer.error is not None:
+            raise error_from(answer)
+        self._client.moved(answer.result.get("session_id"))
+
+    # What other processes left
+
+    def _deliver_orphans(self) -> None:
+        """Hand the rings of this user's processes that are gone to the daemon, on a connection of their own."""
+        self._orphans_due = False
+        own = frozenset(ring.path.name for ring in self._client.unread_rings(all_of_them=True) if ring.path is not None)
+        for folder in dict.fromkeys((ring_folder(), spool_folder())):
+            for path, fd in orphans(folder, apart_from=own):
+                try:
+                    if self._stopping or self._commands:
+                        self._orphans_due = True
+                        return
+                    with contextlib.closing(Connection.open(self._client.sockets, _HANDSHAKE_S)) as connection:
+                        if connection.call("ring.drain", {}, _HANDSHAKE_S, fd=fd)["drained"]:
+                            path.unlink(missing_ok=True)
+                except InvalidParams as error:
+                    set_aside(path, error)
+                except (DaemonUnreachable, WireError, OSError) as error:
+                    log().debug("%s is left for another time: %s", path.name, error)
+                finally:
+                    os.close(fd)
+
+
+class _Flush:
+    """Everything that was in a client's rings at one moment, until the daemon has it on disk."""
+
+    def __init__(self, rings: list[Ring], future: Future[Any]) -> None:
+        self.future = future
+        self._wanted = {ring: ring.last for ring in rings}
+        self._underway: set[Ring] = set()
+        self.waits = False
+
+    def done(self) -> bool:
+        return all(ring.durable >= number for ring, number in self._wanted.items())
+
+    def due(self, attached: set[Ring]) -> list[tuple[Ring, int]]:
+        """What is to be asked now."""
+        found = [
+            (ring, number)
+            for ring, number in self._wanted.items()
+            if ring.durable < number and ring in attached and ring not in self._underway
+        ]
+        self._underway.update(ring for ring, _ in found)
+        self.waits = False
+        return found
+
+    def answered(self, ring: Ring) -> None:
+        self._underway.discard(ring)
+        self.waits = ring.durable < self._wanted[ring]
+
+    def forget_requests(self) -> None:
+        self._underway.clear()
+
+    def end(self, *, done: bool) -> None:
+        _finish(self.future, done)
+
+
+def _finish(future: Future[Any], result: Any) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_result(result)
+
+
+def _pair() -> tuple[socket.socket | None, socket.socket | None]:
+    """Where the thread is woken; nothing while there are no descriptors."""
+    try:
+        reader, waker = socket.socketpair()
+    except OSError:
+        return None, None
+    reader.setblocking(False)
+    waker.setblocking(False)
+    return reader, waker

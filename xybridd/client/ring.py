@@ -1,0 +1,314 @@
+"""One ring: a file, or memory where no file can be made, mapped into this process, and what writes into it.
+
+`docs/ring.md` specifies it. Everything here may be called from any thread that holds the client's lock; the calls that
+need no lock are the recorder's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import time
+from typing import TYPE_CHECKING
+
+from xybridd.client.orphans import process_started
+from xybridd.client.recorder import best_recorder
+from xybridd.protocol import ring as layout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any
+
+#: Linux 4.14: a page that reads as zeros in a forked child. Unknown to the module `mmap`.
+_WIPE_ON_FORK = 18
+
+
+#: Slots, and bytes of the table, that are allocated at once. Memory that is mapped and not allocated could be missing when
+#: it is written (a full tmpfs), and that is a signal which kills the app.
+_SLOTS_AT_ONCE = 1024
+_TABLE_AT_ONCE = 2**16
+
+
+class RingFull(Exception):
+    """The table has no room for an entry."""
+
+
+class Ring:
+    """``limit`` is the private word: the highest number that may be written, as far as this process has looked."""
+
+    def __init__(self, ring_id: bytes, geometry: layout.Geometry, path: Path | None, fd: int, mapped: mmap.mmap) -> None:
+        self.id = ring_id
+        self.path = path
+        self.fd = fd
+        self.geometry = geometry
+        self.pid = os.getpid()
+        self.created_s = time.time()
+        self.entries: dict[tuple[int, tuple[bytes, ...], int], int] = {}
+        #: The descriptor of an inference of each model and version that the table holds.
+        self.models: dict[tuple[Any, Any], int] = {}
+        self._view = memoryview(mapped)
+        self._header = self._view[: layout.HEADER_BYTES].cast("Q")
+        private = mmap.mmap(-1, mmap.PAGESIZE, **_private())
+        try:
+            private.madvise(_WIPE_ON_FORK)
+        except (OSError, AttributeError):
+            pass  # forks by Python are seen without it
+        self.limit = memoryview(private).cast("Q")
+        self.retired = False
+        self.recorder: Any = None
+        #: Slots and bytes of the table that are allocated.
+        self._allocated = geometry.slots if fd < 0 else 0
+        self._allocated_table = geometry.table_bytes if fd < 0 else 0
+
+    @classmethod
+    def create(
+        cls, folder: Path | None, producer: Sequence[bytes], slots: int = layout.SLOTS, table: int = layout.TABLE_BYTES
+    ) -> Ring:
+        """A new ring in `folder`, or in memory alone. Raises OSError."""
+        geometry, ring_id = layout.Geometry(slots, table), _uuid4()
+        if folder is None:
+            self = cls(ring_id, geometry, None, -1, mmap.mmap(-1, geometry.size_bytes, **_private()))
+            self._begin(producer)
+            return self
+        draft, path = folder / f".{ring_id.hex()}", folder / f"{text_of(ring_id)}{layout.SUFFIX}"
+        fd = _new_file(draft)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, geometry.size_bytes)
+            _allocate(fd, 0, layout.HEADER_BYTES)
+            self = cls(ring_id, geometry, path, fd, mmap.mmap(fd, geometry.size_bytes))
+            self._begin(producer)
+            os.rename(draft, path)  # noqa: PTH104 - cheaper
+        except BaseException:
+            os.close(fd)
+            os.unlink(draft)  # noqa: PTH108
+            raise
+        return self
+
+    def _begin(self, producer: Sequence[bytes]) -> None:
+        geometry, pid = self.geometry, self.pid
+        layout.IDENTITY.pack_into(
+            self._view, 0, layout.MAGIC, layout.HEADER_BYTES, geometry.table_bytes, geometry.slots, 0, self.id,
+            self.created_s, pid, process_started(pid),
+        )  # fmt: skip
+        self._header[layout.TABLE_USED] = 8
+        self._header[layout.LIMIT] = geometry.slots
+        self.enter(layout.PRODUCER, producer)
+        self.limit[0] = self._allocate_up_to(1)
+
+    def start(self, slow: Any) -> None:
+        """Have records written; `slow` gets those that need more than that."""
+        slots = self._view[self.geometry.slots_at :]
+        self.recorder = best_recorder()(slots, self.geometry.slots, self.limit, self.models, slow)
+
+    # The table
+
+    def enter(self, kind: int, strings: Sequence[bytes], flags: int = 0) -> int:
+        """The number of an entry, made if it is new. Raises RingFull."""
+        key = kind, tuple(strings), flags
+        number = self.entries.get(key)
+        if number is None:
+            data = layout.encode_entry(kind, list(strings), flags)
+            used = self._header[layout.TABLE_USED]
+            if used + len(data) > self.geometry.table_bytes:
+                raise RingFull
+            if used + len(data) > self._allocated_table:
+                self._allocate_table(used + len(data))
+            at = layout.HEADER_BYTES + used
+            self._view[at : at + len(data)] = data
+            self._header[layout.TABLE_USED] = used + len(data)
+            number = used // 8
+            if kind != layout.ERROR_TEXT:  # each text is most likely new, and long
+                self.entries[key] = number
+        return number
+
+    def _allocate_table(self, size: int) -> None:
+        """Raises RingFull when there is no room for it on the disk."""
+        start = self._allocated_table
+        end = min(-(-size // _TABLE_AT_ONCE) * _TABLE_AT_ONCE, self.geometry.table_bytes)
+        try:
+            _allocate(self.fd, layout.HEADER_BYTES + start, end - start)
+        except OSError as error:
+            raise RingFull from error
+        self._allocated_table = end
+
+    # The limit
+
+    def may_write(self, number: int) -> bool:
+        """Whether a number may be written; takes the limit of the header over into the private word."""
+        if self.retired:
+            return number < self._header[layout.RETIRED]
+        self.limit[0] = limit = min(self._limit_of_reader(), self._allocate_up_to(number))
+        return number <= limit
+
+    def _limit_of_reader(self) -> int:
+        limit = self._header[layout.LIMIT]
+        while limit != (again := self._header[layout.LIMIT]):
+            limit = again
+        return int(limit)
+
+    def _allocate_up_to(self, number: int) -> int:
+        """The highest number whose slot is allocated, after an attempt to allocate that of `number`."""
+        while self._allocated < min(number + 1, self.geometry.slots):
+            start = self.geometry.slots_at + self._allocated * layout.SLOT_BYTES
+            count = min(_SLOTS_AT_ONCE, self.geometry.slots)
+            try:
+                _allocate(self.fd, start, count * layout.SLOT_BYTES)
+            except OSError:
+                break
+            self._allocated += count
+        return self._allocated - 1 if self._allocated < self.geometry.slots else 2**63
+
+    def alert_at_half(self, number: int) -> None:
+        """Have the slow path taken when half of what may be written is, unless that is past already."""
+        half = self._header[layout.DURABLE] + self.geometry.slots // 2
+        if number < half:
+            self.limit[0] = min(self.limit[0], half)
+
+    def alert_at_next(self) -> None:
+        """Have the slow path taken by the next record."""
+        self.limit[0] = 0
+
+    @property
+    def reader_sleeps(self) -> bool:
+        return bool(self._header[layout.ASLEEP])
+
+    def half_full(self, number: int) -> bool:
+        return number >= self._header[layout.DURABLE] + self.geometry.slots // 2
+
+    def retire(self) -> None:
+        """Nothing new is written: numbers that threads have reserved, at or below the limit, still are."""
+        self.limit[0] = 0
+        self._header[layout.RETIRED] = 1 + min(
+            self.recorder.reserve() - 1, self._limit_of_reader(), self._allocate_up_to(0)
+        )
+        self.retired = True
+
+    # What became of it
+
+    @property
+    def last(self) -> int:
+        """The last number that is, or will be, written."""
+        reserved = self.recorder.reserved()
+        return int(min(reserved, self._header[layout.RETIRED] - 1) if self.retired else reserved)
+
+    @property
+    def durable(self) -> int:
+        """The number up to which a daemon has everything on disk."""
+        return int(self._header[layout.DURABLE])
+
+    @property
+    def read_whole(self) -> bool:
+        return self.durable >= self.last
+
+    def counts(self) -> tuple[int, int, int]:
+        """Records on a daemon's disk, those it rejected, and those that wait here."""
+        counted, rejected, durable = (self._header[each] for each in (layout.COUNTED, layout.REJECTED, layout.DURABLE))
+        words, mask = self._view[self.geometry.slots_at :].cast("Q"), self.geometry.slots - 1
+        waiting = 0
+        for number in range(max(durable, self.last - mask - 1) + 1, self.last + 1):
+            at = (number & mask) * layout.WORDS
+            kind = words[at + layout.DESCRIPTOR] >> layout.KIND_SHIFT & 0xFF
+            waiting += kind in layout.RECORDS and words[at + layout.NUMBER] == number
+        return counted, rejected, waiting
+
+    # Files
+
+    def persist(self, folder: Path) -> Path:
+        """What was written, in a file of `folder`, on disk when this returns. Raises OSError.
+
+        A ring that lies there already is synced; any other is copied, and its own file goes.
+        """
+        if self.path is not None and self.path.parent == folder:
+            os.fsync(self.fd)
+            _sync_folder(folder)
+            return self.path
+        draft, path = folder / f".{self.id.hex()}", folder / f"{text_of(self.id)}{layout.SUFFIX}"
+        fd = _new_file(draft)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, self.geometry.size_bytes)
+            for start, end in self._used():
+                os.pwrite(fd, self._view[start:end], start)
+            os.fsync(fd)
+            os.rename(draft, path)  # noqa: PTH104
+        except BaseException:
+            os.close(fd)
+            os.unlink(draft)  # noqa: PTH108
+            raise
+        _sync_folder(folder)
+        self.remove()
+        os.close(fd)
+        return path
+
+    def _used(self) -> list[tuple[int, int]]:
+        """The parts of the file that hold something."""
+        slots_at, slots = self.geometry.slots_at, self.geometry.slots
+        used = slots if self.last >= slots else self.last + 1
+        table = layout.HEADER_BYTES + int(self._header[layout.TABLE_USED])
+        return [(0, table), (slots_at, slots_at + used * layout.SLOT_BYTES)]
+
+    def disown(self) -> None:
+        """This process writes no more: whoever finds the file may deliver it."""
+        layout.OWNER.pack_into(self._view, layout.OWNER_AT, 0, 0)
+        if self.fd >= 0:
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+        self.close()
+
+    def remove(self) -> None:
+        """Nothing in it is needed any more."""
+        if self.path is not None:
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError:
+                pass  # its next finder removes it
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the memory stays mapped while a thread may write into it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def text_of(ring_id: bytes) -> str:
+    text = ring_id.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _uuid4() -> bytes:
+    """A random UUID (version 4), without importing `uuid`."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    return bytes(raw)
+
+
+def new_id() -> str:
+    return text_of(_uuid4())
+
+
+def _private() -> dict[str, int]:
+    return {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _allocate(fd: int, start: int, size: int) -> None:
+    """Have a part of a file there for certain, as zeros. Raises OSError when there is no room."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, start, size)
+    else:
+        os.pwrite(fd, bytes(size), start)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
