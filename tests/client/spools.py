@@ -1,4 +1,4 @@
-"""What an app's exit had no time for."""
+"""What apps left in rings when they ended."""
 
 from __future__ import annotations
 
@@ -11,13 +11,6 @@ if TYPE_CHECKING:
 
 
 def fetched(daemon: Daemon) -> None:
-    """Until the daemon has what an app left.
-
-    On a machine that is busy enough the quarter of a second that an exit may take is too little, and the rest is in the
-    spool, which a daemon fetches when it starts.
-    """
+    """Until the daemon has read the rings that apps left."""
     folder = daemon.data / "spool"
-    if any(folder.glob("*.spool")):
-        daemon.stop()
-        daemon.start()
-        until(lambda: not any(folder.glob("*.spool")), "the spool to be fetched")
+    until(lambda: not any(folder.glob("*.ring")), "the rings to be read")

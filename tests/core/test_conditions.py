@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.core.given import call, session
 from xybridd.core.capabilities import Confidence, DeviceState, Reading, ThermalState, capabilities_from
-from xybridd.core.conditions import Conditions, Surroundings, by_hardware, surroundings_of
+from xybridd.core.columns import columns_of
+from xybridd.core.conditions import UNKNOWN, Conditions, Surroundings, surroundings_of
 from xybridd.core.export import session_metrics
 from xybridd.core.histogram import Histogram
 from xybridd.core.session import MOST_TRANSITIONS
@@ -20,6 +21,11 @@ COOL, HOT = Surroundings("normal", "ac"), Surroundings("hot", "battery")
 
 def on(hardware: Any, latency_ms: float) -> InferenceRecord:
     return InferenceRecord("m", "1", latency_ms, stats=InferenceStats(hardware_used=hardware))
+
+
+def by_hardware(calls: list[tuple[Any, float]]) -> dict[str, list[float]]:
+    columns, _ = columns_of([on(hardware, latency) for hardware, latency in calls], 0)
+    return {each.hardware_used or UNKNOWN: each.latencies_ms for each in columns}
 
 
 def test_one_can_ask_how_much_slower_it_is_when_hot() -> None:
@@ -55,7 +61,7 @@ CALLS = st.lists(st.tuples(st.sampled_from(["cpu", "gpu", "npu", None]), st.floa
 def test_conditions_keep_every_call_and_survive_the_disk(parts: list[tuple[Surroundings, Any]]) -> None:
     conditions = Conditions()
     for around, calls in parts:
-        for used, latencies in by_hardware(on(hardware, latency) for hardware, latency in calls).items():
+        for used, latencies in by_hardware(calls).items():
             batch = Histogram()
             batch.extend(latencies)
             conditions.add(around, used, batch)

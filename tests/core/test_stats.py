@@ -7,16 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core import given as some
+from xybridd.core.columns import columns_of
 from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
-from xybridd.protocol.records import InferenceStats
+from xybridd.protocol.records import InferenceRecord, InferenceStats
 
 many = st.lists(some.stats, max_size=20)
 
 
 def of(stats: list[InferenceStats]) -> StatsTotals:
     totals = StatsTotals()
-    for one in stats:
-        totals.add(one)
+    for calls in columns_of([InferenceRecord("m", "1", 1, stats=one) for one in stats], 0)[0]:
+        totals.extend(calls)
     return totals
 
 

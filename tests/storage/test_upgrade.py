@@ -22,6 +22,8 @@ TO_VERSION_1 = """
     DROP TABLE minute; DROP TABLE sample; DROP TABLE export; DROP TABLE outbox; DROP TABLE tally; DROP TABLE sink;
     DROP TABLE clock;
     ALTER TABLE model DROP COLUMN conditions; ALTER TABLE session DROP COLUMN transitions;
+    ALTER TABLE producer DROP COLUMN ring; ALTER TABLE session DROP COLUMN processes;
+    ALTER TABLE session DROP COLUMN calls_in_progress; ALTER TABLE model DROP COLUMN cancelled;
     PRAGMA user_version = 1;
 """
 

@@ -84,7 +84,7 @@ def _watch(*, as_json: bool) -> None:
         while True:
             for answer in connection.receive(3600):
                 if answer.method == "device.changed":
-                    _tell(msgspec.json.decode(answer.params), as_json=as_json)
+                    _tell(answer.params, as_json=as_json)
     finally:
         connection.close()
 

@@ -1,19 +1,19 @@
 """The client's calls that wait, for an event loop.
 
-Recording never waits, so it is the same call everywhere. Here no thread waits: the flusher wakes the loop.
+Recording never waits, so it is the same call everywhere. Here no thread waits: the client's thread wakes the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any, cast
 
 from xybridd.client.client import EXIT_DRAIN_S
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from xybridd.client.client import Client
-    from xybridd.client.flusher import Mark
 
 
 class AsyncClient:
@@ -26,17 +26,15 @@ class AsyncClient:
         self, model_size_mb: float | None = None, safety_margin: float = 1.5, timeout_s: float = 2.0
     ) -> dict[str, Any] | None:
         """As `Client.advice`."""
-        mark = self._client._ask_advice(model_size_mb, safety_margin)  # noqa: SLF001 - the other half of one class
-        return cast("dict[str, Any] | None", await _result(mark, timeout_s))
+        return cast("dict[str, Any] | None", await _result(self._client.advice_soon(model_size_mb, safety_margin), timeout_s))
 
     async def flush(self, timeout_s: float = 2.0) -> bool:
         """As `Client.flush`."""
-        mark = self._client._ask("flush")  # noqa: SLF001
-        return mark is None or bool(await _result(mark, timeout_s))
+        return bool(await _result(self._client.flush_soon(), timeout_s))
 
     async def end_session(self, timeout_s: float = 2.0) -> dict[str, Any] | None:
         """As `Client.end_session`."""
-        return cast("dict[str, Any] | None", await _result(self._client._ask("end_session"), timeout_s))  # noqa: SLF001
+        return cast("dict[str, Any] | None", await _result(self._client.end_session_soon(), timeout_s))
 
     async def close(self, timeout_s: float = EXIT_DRAIN_S) -> bool:
         """As `Client.close`."""
@@ -44,20 +42,11 @@ class AsyncClient:
         return await asyncio.to_thread(self._client.close, timeout_s)
 
 
-async def _result(mark: Mark | None, timeout_s: float) -> Any:
+async def _result(future: Future[Any] | None, timeout_s: float) -> Any:
     """What it came to; None when it did not within `timeout_s`."""
-    if mark is None:
+    if future is None:
         return None
-    loop = asyncio.get_running_loop()
-    done = asyncio.Event()
-
-    def tell() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(done.set)
-
-    mark.then(tell)
     try:
-        await asyncio.wait_for(done.wait(), timeout_s)
+        return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
     except TimeoutError:
         return None
-    return mark.result

@@ -45,6 +45,9 @@ MOST_BYTES = 64 * 2**20
 #: How long no ring is tried again when none could be made.
 _NEXT_RING_S = 0.5
 
+#: Records after which a thread that could not be started is tried again.
+_RECORDS_TO_RETRY = 100
+
 _time = time.time
 _perf_counter = time.perf_counter
 
@@ -454,7 +457,10 @@ class Client:
     def _alert(self, ring: Ring, number: int) -> None:
         """The slow path was taken: the daemon may have to be woken, now or when the ring is half full."""
         thread = self._started_thread()
-        if thread is None or not thread.connected:
+        if thread is None:
+            ring.limit[0] = min(ring.limit[0], number + _RECORDS_TO_RETRY)
+            return
+        if not thread.connected:
             return
         if ring.reader_sleeps or ring.half_full(number):
             thread.wake_daemon()
@@ -478,11 +484,12 @@ class Client:
         if now_s < self._next_ring_s:
             return None
         from xybridd import __version__  # noqa: PLC0415 - the package imports this module
-        from xybridd.paths import boot_id, ring_folder, spool_folder  # noqa: PLC0415
 
-        names = (self.client_id, self.app, self.app_version, __version__, boot_id())
-        producer = [each.encode() for each in names]
+        producer = [each.encode() for each in (self.client_id, self.app, self.app_version, __version__, "")]
         try:
+            from xybridd.paths import boot_id, ring_folder, spool_folder  # noqa: PLC0415 - may need descriptors
+
+            producer[-1] = boot_id().encode()
             folder = ring_folder()
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if _bytes_in({folder, spool_folder()}) > MOST_BYTES:
@@ -518,6 +525,7 @@ class Client:
 
     _reported_drops = 0
     _written = 0
+    _entered: str | None = None
 
     def _retire(self, ring: Ring) -> None:
         """Nothing more goes into a ring; what is in it stays until a daemon has it."""
@@ -554,12 +562,15 @@ class Client:
             self._make_ring()  # which enters it
             return
         self._session_slot(ring, layout.SESSION_STARTED)
+        self._entered = session_id
 
     def _leave_session(self, *, ends: bool = False) -> None:
         """End the session, if this process started it or is told to; else leave it to the others."""
         if self._session_id is not None and (ring := self._ring or self._make_ring()) is not None:
             self._session_slot(ring, layout.SESSION_ENDED if ends or self._owns_session else layout.LEFT)
         self._session_id = None
+        if self._ring is not None:
+            self._ring.alert_at_next()  # the next record begins another session
 
     def _session_slot(self, ring: Ring, kind: int) -> None:
         strings = [self._session_id or "", str(self._started_at_ms)]
@@ -598,13 +609,16 @@ class Client:
                 ring.may_write(0)
                 ring.alert_at_half(ring.last)
 
-    def keep_full_rings(self) -> None:
-        """No daemon is there: full rings go from memory to the disk."""
-        with contextlib.suppress(Exception):
-            folder = _spool()
-            for ring in list(self._full):
-                if not ring.read_whole and (ring.path is None or ring.path.parent != folder):
-                    ring.persist(folder)
+    def keep_full_rings(self, *, connected: bool) -> None:
+        """Full rings go to the disk, where no daemon reads them, and those in memory in any case."""
+        with self._lock:
+            if self._ring is not None and self._ring.path is None:
+                self._next_ring_s = 0.0
+                self._retire(self._ring)  # the next one may be a file
+                self._make_ring()
+        for ring in list(self._full):
+            if (ring.path is None or not connected) and not ring.read_whole and ring.complete:
+                ring.persist(_spool())
 
     def moved(self, session_id: str | None) -> None:
         """The daemon answers in which session the records of this client are: it may have followed another."""
@@ -687,11 +701,7 @@ class Client:
             return
         try:
             if not attached:
-                from xybridd.paths import spool_folder  # noqa: PLC0415
-
-                folder = spool_folder()
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                ring.persist(folder)
+                ring.persist(_spool())
         except Exception as error:  # noqa: BLE001 - a full disk, a folder that is not ours
             if ring.path is None:
                 waiting = ring.counts()[2]
@@ -758,8 +768,6 @@ def connect(
     ``app`` names the app in every session (by default the name of the program); ``labels`` are strings that stand in
     the session; ``socket`` is for a daemon in an unusual place (else ``XYBRIDD_SOCKET``, the user's, the system's).
     """
-    from pathlib import Path  # noqa: PLC0415
-
     values = Values()
     name = values.name("app", app, MOST_APP) or os.path.basename(sys.argv[0] or "")[:MOST_APP] or "python"  # noqa: PTH119
     arguments = (
@@ -767,7 +775,7 @@ def connect(
         values.name("app_version", app_version, MOST_VERSION),
         values.labels(labels),
         _session_id(session_id, values),
-        None if socket is None else (Path(os.fsdecode(socket)),),
+        None if socket is None else (socket,),
         values,
     )
     if opted_out():
@@ -787,6 +795,15 @@ def _session_id(given: Any, values: Values) -> str | None:
         return text
     values.omit("session_id", given, "left out: not a UUID")
     return None
+
+
+def _spool() -> Path:
+    """The folder on disk for what no daemon has. Raises OSError."""
+    from xybridd.paths import spool_folder  # noqa: PLC0415
+
+    folder = spool_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 def _bytes_in(folders: set[Path]) -> int:

@@ -9,6 +9,7 @@ import logging
 import select
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xybridd.client.trust import distrust
@@ -17,7 +18,6 @@ from xybridd.paths import client_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +84,13 @@ class Connection:
     @classmethod
     def open(
         cls,
-        paths: Iterable[Path] | None = None,
+        paths: Iterable[Path | str] | None = None,
         timeout_s: float = 5.0,
         given_up: Callable[[], bool] = lambda: False,
     ) -> Connection:
         """Connect to the first socket that answers and is to be trusted; ``given_up``: whether to try no further."""
         tried, reasons = [], []
-        for path in paths if paths is not None else client_sockets():
+        for path in map(Path, paths) if paths is not None else client_sockets():
             if given_up():
                 break
             reason, connection = cls._try(path, timeout_s)

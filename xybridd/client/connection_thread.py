@@ -20,7 +20,14 @@ from xybridd import __version__
 from xybridd.client.connection import Connection, error_from, wait_readable
 from xybridd.client.orphans import orphans, set_aside
 from xybridd.client.values import log
-from xybridd.errors import DaemonUnreachable, InvalidParams, WireError
+from xybridd.errors import (
+    DaemonUnreachable,
+    InternalError,
+    InvalidParams,
+    Overloaded,
+    StorageUnavailable,
+    WireError,
+)
 from xybridd.paths import boot_id, ring_folder, spool_folder
 
 if TYPE_CHECKING:
@@ -148,6 +155,7 @@ class ConnectionThread:
                 self._ask("device.watch", {}, lambda answer: answer and self._tell(answer.result))
             if self._orphans_due and not self._flushes:
                 self._deliver_orphans()
+        self._keep_rings()
         self._go_on_flushing()
         self._client.settle_rings()
         self._rest()
@@ -213,9 +221,9 @@ class ConnectionThread:
     def _away(self, error: Exception) -> None:
         if self._connection is not None:
             self._drop_connection()
-        if self._retry_s == _FIRST_RETRY_S:
+        if self._retry_s == _FIRST_RETRY_S and not self._stopping:
             log().debug("no daemon (%s); records wait", error)
-        if isinstance(error, WireError) and "retry_after_ms" not in error.data:
+        if isinstance(error, WireError) and not isinstance(error, Overloaded | StorageUnavailable | InternalError):
             log().warning("the daemon does not take this client: %s", error)
             self._next_try_s = _monotonic() + _REFUSED_RETRY_S
             return
@@ -233,7 +241,6 @@ class ConnectionThread:
             heard(None)
         for flush in self._flushes:
             flush.forget_requests()
-        self._client.keep_full_rings()
 
     def _ask(self, method: str, params: Any, heard: Callable[[Answer | None], None], fd: int | None = None) -> None:
         """Send a request; `heard` gets its answer, or None when the connection is lost."""
@@ -256,6 +263,12 @@ class ConnectionThread:
             if ring not in self._attached and ring.fd >= 0:
                 self._attached.add(ring)
                 self._ask("ring.attach", {}, lambda answer, ring=ring: self._attach_answered(ring, answer), ring.fd)
+
+    def _keep_rings(self) -> None:
+        try:
+            self._client.keep_full_rings(connected=self._connection is not None)
+        except OSError as error:  # a full disk: they stay where they are
+            log().debug("a ring cannot be moved to the disk now: %s", error)
 
     def _attach_answered(self, ring: Ring, answer: Answer | None) -> None:
         if answer is None:
@@ -341,7 +354,10 @@ class ConnectionThread:
         if answer is None:
             return
         if answer.error is not None:
-            raise error_from(answer)
+            error = error_from(answer)
+            if isinstance(error, InvalidParams):  # the daemon has closed the ring: attach what it has not read whole
+                raise DaemonUnreachable(str(error))
+            raise error
         self._client.moved(answer.result.get("session_id"))
 
     # What other processes left

@@ -40,6 +40,7 @@ class Ring:
 
     def __init__(self, ring_id: bytes, geometry: layout.Geometry, path: Path | None, fd: int, mapped: mmap.mmap) -> None:
         self.id = ring_id
+        self.name = text_of(ring_id)
         self.path = path
         self.fd = fd
         self.geometry = geometry
@@ -216,16 +217,24 @@ class Ring:
 
     # Files
 
-    def persist(self, folder: Path) -> Path:
-        """What was written, in a file of `folder`, on disk when this returns. Raises OSError.
+    @property
+    def complete(self) -> bool:
+        """Whether every slot up to the last is written: no thread is between reserving and writing one."""
+        words, mask = self._view[self.geometry.slots_at :].cast("Q"), self.geometry.slots - 1
+        last = self.last
+        recent = range(max(self.durable, last - mask - 1) + 1, last + 1)
+        return all(words[(number & mask) * layout.WORDS + layout.NUMBER] == number for number in recent)
 
-        A ring that lies there already is synced; any other is copied, and its own file goes.
+    def persist(self, folder: Path) -> None:
+        """Move what was written into a file of `folder`, on disk when this returns. Of a retired ring. Raises OSError.
+
+        A ring that lies there already is synced.
         """
         if self.path is not None and self.path.parent == folder:
             os.fsync(self.fd)
             _sync_folder(folder)
-            return self.path
-        draft, path = folder / f".{self.id.hex()}", folder / f"{text_of(self.id)}{layout.SUFFIX}"
+            return
+        draft, path = folder / f".{self.id.hex()}", folder / f"{self.name}{layout.SUFFIX}"
         fd = _new_file(draft)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -233,6 +242,7 @@ class Ring:
             for start, end in self._used():
                 os.pwrite(fd, self._view[start:end], start)
             os.fsync(fd)
+            mapped = mmap.mmap(fd, self.geometry.size_bytes)
             os.rename(draft, path)  # noqa: PTH104
         except BaseException:
             os.close(fd)
@@ -240,8 +250,8 @@ class Ring:
             raise
         _sync_folder(folder)
         self.remove()
-        os.close(fd)
-        return path
+        self.path, self.fd, self._view = path, fd, memoryview(mapped)
+        self._header = self._view[: layout.HEADER_BYTES].cast("Q")
 
     def _used(self) -> list[tuple[int, int]]:
         """The parts of the file that hold something."""

@@ -45,6 +45,10 @@ class SessionHead(msgspec.Struct):
     hardware: HardwareCapabilities | None = None
     details: dict[str, Any] = {}
     transitions: list[dict[str, Any]] = []
+    #: How many of the processes that shared it ended in order, and how many disappeared.
+    processes: dict[str, int] = {}
+    #: Calls that had started and not ended when their process disappeared.
+    calls_in_progress: list[dict[str, Any]] = []
 
 
 class ModelImage(msgspec.Struct, frozen=True):
@@ -60,6 +64,7 @@ class ModelImage(msgspec.Struct, frozen=True):
     latency: bytes
     stats: bytes
     conditions: bytes = b""
+    cancelled: int = 0
 
 
 class ErrorImage(msgspec.Struct, frozen=True):
@@ -79,6 +84,8 @@ class ProducerImage(msgspec.Struct, frozen=True):
     app: str
     last_seq: int
     heard_at_ms: int
+    #: Of a ring: its session and its holes, in MessagePack.
+    ring: bytes = b""
 
 
 class ClockImage(msgspec.Struct, frozen=True):

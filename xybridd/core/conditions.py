@@ -13,10 +13,7 @@ import msgspec
 from xybridd.core.histogram import Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from xybridd.core.capabilities import DeviceState
-    from xybridd.protocol.records import InferenceRecord
 
 UNKNOWN = "unknown"
 
@@ -34,15 +31,6 @@ def surroundings_of(state: DeviceState) -> Surroundings:
         return UNKNOWN if reading is None or reading.value is None else str(reading.value).lower()
 
     return Surroundings(said("thermal_state"), said("power_source"))
-
-
-def by_hardware(calls: Iterable[InferenceRecord]) -> dict[str, list[float]]:
-    """The latencies of the calls, by the hardware that they say was used."""
-    found: dict[str, list[float]] = {}
-    for call in calls:
-        used = (call.stats and call.stats.hardware_used) or UNKNOWN
-        found.setdefault(used, []).append(call.latency_ms)
-    return found
 
 
 class Conditions:

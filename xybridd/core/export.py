@@ -190,6 +190,10 @@ def extensions(session: Session, ledger: dict[str, Any]) -> dict[str, Any]:
     if head.labels:
         out["labels"] = head.labels
     out["end_reason"] = head.end_reason
+    if head.processes:
+        out["processes"] = head.processes
+    if head.calls_in_progress:
+        out["calls_in_progress"] = head.calls_in_progress
     out["boot_id"] = head.boot_id
     out["ledger"] = ledger
     if head.details:
@@ -205,6 +209,8 @@ def _model_details(entry: ModelEntry) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if entry.latency.count:
         out["latency_ms"] = entry.latency.summary()
+    if entry.cancelled_count:
+        out["cancelled"] = entry.cancelled_count
     if stats := entry.stats.summary():
         out["stats"] = stats
     if conditions := entry.conditions.summary():

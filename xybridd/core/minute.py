@@ -36,6 +36,7 @@ class ModelMinute(msgspec.Struct):
     latency: bytes
     stats: bytes = b""
     conditions: bytes = b""
+    cancelled: int = 0
 
     def merge(self, other: ModelMinute) -> None:
         latency, stats = Histogram.from_bytes(self.latency), StatsTotals.from_bytes(self.stats)
@@ -45,6 +46,7 @@ class ModelMinute(msgspec.Struct):
         conditions.merge(Conditions.from_bytes(other.conditions))
         self.calls += other.calls
         self.errors += other.errors
+        self.cancelled += other.cancelled
         self.latency, self.stats, self.conditions = latency.to_bytes(), stats.to_bytes(), conditions.to_bytes()
 
 

@@ -53,6 +53,7 @@ class ModelJson(msgspec.Struct, frozen=True, omit_defaults=True):
     latency_ms: HistogramJson | None = None
     stats: StatsJson | None = None
     conditions: list[ConditionJson] = []
+    cancelled: int = 0
 
 
 class MinuteJson(msgspec.Struct, frozen=True):
@@ -111,6 +112,7 @@ def _model_to_json(model: ModelMinute) -> ModelJson:
             for condition, latencies in conditions.latencies.items()
             if (shown := _shown(latencies)) is not None
         ],
+        model.cancelled,
     )
 
 
@@ -124,8 +126,9 @@ def _model_from_json(model: ModelJson) -> ModelMinute:
         conditions.latencies[key] = _read(each.latency_ms)
     latency = _read(model.latency_ms).to_bytes()
     return ModelMinute(
-        model.model_id, model.version, model.calls, model.errors, latency, stats.to_bytes(), conditions.to_bytes()
-    )
+        model.model_id, model.version, model.calls, model.errors, latency, stats.to_bytes(), conditions.to_bytes(),
+        model.cancelled,
+    )  # fmt: skip
 
 
 def _shown(histogram: Histogram) -> HistogramJson | None:

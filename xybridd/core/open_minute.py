@@ -25,6 +25,7 @@ class _Was(NamedTuple):
     latency: Histogram
     stats: StatsTotals
     conditions: Conditions
+    cancelled: int = 0
 
 
 class OpenMinute:
@@ -53,8 +54,9 @@ class OpenMinute:
         """Before it is changed."""
         if entry not in self._models:
             self._models[entry] = _Was(
-                entry.call_count, entry.error_count, entry.latency.copy(), entry.stats.copy(), entry.conditions.copy()
-            )
+                entry.call_count, entry.error_count, entry.latency.copy(), entry.stats.copy(), entry.conditions.copy(),
+                entry.cancelled_count,
+            )  # fmt: skip
 
     def touch_error(self, entry: ErrorEntry) -> None:
         """Before it is counted."""
@@ -68,13 +70,14 @@ class OpenMinute:
             was = sums.get((entry.model_id, entry.version)) or ModelMinute(
                 entry.model_id, entry.version, 0, 0, Histogram().to_bytes()
             )
-            if (was.calls, was.errors) != (entry.call_count, entry.error_count):
+            if (was.calls, was.errors, was.cancelled) != (entry.call_count, entry.error_count, entry.cancelled_count):
                 self._models[entry] = _Was(
                     was.calls,
                     was.errors,
                     Histogram.from_bytes(was.latency),
                     StatsTotals.from_bytes(was.stats),
                     Conditions.from_bytes(was.conditions),
+                    was.cancelled,
                 )
         # Errors of one category and model stand in one sum: what is closed is taken off them in their order.
         left = {(each.category, each.model_id): each.count for each in closed.errors}
@@ -111,6 +114,7 @@ class OpenMinute:
                     entry.latency.since(was.latency).to_bytes(),
                     entry.stats.since(was.stats).to_bytes(),
                     entry.conditions.since(was.conditions).to_bytes(),
+                    entry.cancelled_count - was.cancelled,
                 )
             )
         grown: dict[tuple[str, str | None], int] = {}

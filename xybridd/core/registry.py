@@ -21,6 +21,7 @@ Times here are seconds on the monotonic clock, passed in.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
@@ -56,6 +57,10 @@ class Identity(msgspec.Struct, frozen=True):
     client_id: str | None = None
     app_version: str = ""
     sdk_version: str = ""
+
+
+#: The session of a ring, and its holes.
+_RingState = tuple[str | None, list[int]]
 
 
 class Producer:
@@ -95,7 +100,22 @@ class Producer:
         self.heard_at_ms = now_ms
 
     def image(self) -> ProducerImage:
-        return ProducerImage(self.uid, self.client_id, self.app, self.applied_seq, self.heard_at_ms)
+        ring = b""
+        if self.session_id is not None or self.holes:
+            ring = msgspec.msgpack.encode((self.session_id, self.holes))
+        return ProducerImage(self.uid, self.client_id, self.app, self.applied_seq, self.heard_at_ms, ring)
+
+    def restore(self, image: ProducerImage) -> None:
+        """Take up what was written of it. What cannot be read counts as empty."""
+        self.applied_seq = self.durable_seq = image.last_seq
+        with contextlib.suppress(msgspec.MsgspecError):
+            self.session_id, self.holes = msgspec.msgpack.decode(image.ring or b"\x92\xc0\x90", type=_RingState)
+        self.durable_holes = list(self.holes)
+
+    def settle(self, image: ProducerImage) -> None:
+        """What was written of it is on disk."""
+        self.durable_seq = image.last_seq
+        self.durable_holes = msgspec.msgpack.decode(image.ring, type=_RingState)[1] if image.ring else []
 
 
 class Tracked:

@@ -6,24 +6,27 @@ messages of one category are one error. Where it leaves something to chance:
 - The list of models is in the order of first use.
 - An error that names a model and a version counts on exactly that entry, and makes it if it is new. Without a
   version it counts on the entry of that model called last; if there is none, only the summary has it.
+- A cancelled call counts on its model's entry, apart from calls and errors; the reference's fields know nothing of it.
 - Past `SessionLimits` counts go to an entry named ``other``, so that the totals stay whole and memory bounded.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from xybridd.core.category import ErrorCategory, categorize, category_named
 from xybridd.core.changes import Changes, ErrorImage, ModelImage, SessionHead
-from xybridd.core.conditions import UNKNOWN, Conditions, Surroundings, by_hardware
+from xybridd.core.columns import Calls, Other, columns_of
+from xybridd.core.conditions import UNKNOWN, Conditions, Surroundings
 from xybridd.core.histogram import Histogram
 from xybridd.core.open_minute import OpenMinute
 from xybridd.core.redaction import MAX_MESSAGE_BYTES, redact
 from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
-from xybridd.protocol.records import ErrorRecord, InferenceRecord, Record
+from xybridd.protocol.records import CancelledRecord, ErrorRecord, InferenceRecord, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -32,10 +35,16 @@ if TYPE_CHECKING:
 
 OTHER = "other"
 
+#: Calls in progress that a session lists.
+MOST_IN_PROGRESS = 100
+
 #: A device that changes its state more often than that within a session says so no more.
 MOST_TRANSITIONS = 500
 
 _NOBODY_KNOWS = Surroundings()
+
+#: From here on a float has no half between two whole numbers.
+_NO_HALVES = 2.0**51
 
 
 class SessionLimits(msgspec.Struct, frozen=True):
@@ -49,8 +58,8 @@ class ModelEntry:
     """One model at one version. ``touched`` orders entries by their last use within the session."""
 
     __slots__ = (
-        "call_count", "conditions", "error_count", "inbox", "last_called_ms", "latency", "model_id", "position",
-        "stats", "total_latency_ms", "touched", "version",
+        "call_count", "cancelled_count", "conditions", "error_count", "last_called_ms", "latency", "model_id",
+        "position", "stats", "total_latency_ms", "touched", "version",
     )  # fmt: skip
 
     def __init__(self, position: int, model_id: str, version: str) -> None:
@@ -65,41 +74,51 @@ class ModelEntry:
         self.latency = Histogram()
         self.stats = StatsTotals()
         self.conditions = Conditions()
-        self.inbox: list[InferenceRecord] = []
+        self.cancelled_count = 0
 
     @property
     def avg_latency_ms(self) -> int:
         return self.total_latency_ms // self.call_count if self.call_count else 0
 
-    def count_inbox(self, now_ms: int, around: Surroundings) -> int:
-        """Count what waits in the inbox, all at once; the sum of the whole milliseconds that it added.
+    def count(self, calls: Calls, around: Surroundings) -> int:
+        """Count calls; the sum of the whole milliseconds that they added.
 
         A latency with a fraction adds to the integer totals rounded half up, and to the histogram as it is.
         """
-        calls, self.inbox = self.inbox, []
-        latencies = [call.latency_ms for call in calls]
-        added = sum([(whole := int(value)) + (value - whole >= 0.5) for value in latencies])
-        self.call_count += len(calls)
+        self.last_called_ms = max(self.last_called_ms, calls.latest_ms)
+        self.stats.extend(calls)
+        if not calls.latencies_ms:
+            return 0
+        values = sorted(calls.latencies_ms)
+        added = _whole_ms(values)
+        self.call_count += len(values)
         self.total_latency_ms = min(self.total_latency_ms + added, LARGEST_COUNTER)
-        latest = max([now_ms if call.timestamp_ms is None else call.timestamp_ms for call in calls])
-        self.last_called_ms = max(self.last_called_ms, latest)
-        given = [call.stats for call in calls if call.stats is not None]
-        if given:
-            self.stats.extend(given)
-        for used, values in by_hardware(calls).items() if given else ((UNKNOWN, latencies),):
-            # The buckets are counted once and added twice.
-            batch = Histogram()
-            batch.extend(values)
-            self.latency.merge(batch)
-            self.conditions.add(around, used, batch)
+        # The buckets are counted once and added twice.
+        batch = Histogram()
+        batch.extend_sorted(values)
+        self.latency.merge(batch)
+        self.conditions.add(around, calls.hardware_used or UNKNOWN, batch)
         return added
 
     def image(self, session_id: str) -> ModelImage:
         return ModelImage(
             session_id, self.position, self.model_id, self.version, self.call_count, self.total_latency_ms,
             self.error_count, self.last_called_ms, self.touched, self.latency.to_bytes(), self.stats.to_bytes(),
-            self.conditions.to_bytes(),
+            self.conditions.to_bytes(), self.cancelled_count,
         )  # fmt: skip
+
+
+def _whole_ms(values: list[float]) -> int:
+    """The sum of latencies in ascending order, each rounded half up to a whole millisecond."""
+    if (values[-1] - values[0]) * 4 > len(values) or values[-1] >= _NO_HALVES:
+        return sum([(whole := int(value)) + (value - whole >= 0.5) for value in values])
+    total = at = 0
+    while at < len(values):
+        whole = int(values[at]) + (values[at] - int(values[at]) >= 0.5)
+        end = bisect_left(values, whole + 0.5, at)
+        total += whole * (end - at)
+        at = end
+    return total
 
 
 class ErrorEntry:
@@ -195,6 +214,7 @@ class Session:
             entry.latency = Histogram.from_bytes(image.latency)
             entry.stats = StatsTotals.from_bytes(image.stats)
             entry.conditions = Conditions.from_bytes(image.conditions)
+            entry.cancelled_count = image.cancelled
             self.total_inferences += image.call_count
             self.total_latency_ms = min(self.total_latency_ms + image.total_latency_ms, LARGEST_COUNTER)
             self._touched = max(self._touched, image.touched)
@@ -227,7 +247,8 @@ class Session:
 
     @property
     def record_count(self) -> int:
-        return self.total_inferences + self.error_count
+        cancelled = sum(entry.cancelled_count for entry in self.models.values())
+        return self.total_inferences + self.error_count + cancelled
 
     def last_heard_at_ms(self) -> int:
         """The newest time that anything in it carries; its start when it is empty."""
@@ -237,33 +258,71 @@ class Session:
 
     # What happens to it
 
-    def apply(self, records: Iterable[Record], now_ms: int, around: Surroundings = _NOBODY_KNOWS) -> None:
+    def apply(self, records: Sequence[Record], now_ms: int, around: Surroundings = _NOBODY_KNOWS) -> None:
         """Count the records, in their order. ``now_ms`` is the time of those that carry none."""
-        calling: list[ModelEntry] = []
-        by_call, touched = self._by_call, self._touched
+        start = 0
+        for at, record in enumerate(records):
+            # It counts on the model's version that was called last: it must be counted before what comes after it.
+            if isinstance(record, ErrorRecord) and record.model_id is not None and record.version is None:
+                self._count_all(records[start:at], now_ms, around)
+                self._count_all(records[at : at + 1], now_ms, around)
+                start = at + 1
+        self._count_all(records[start:], now_ms, around)
+        self._revise_late()
+
+    def _count_all(self, records: Sequence[Record], now_ms: int, around: Surroundings) -> None:
+        if records:
+            self._count_columns(*columns_of(records, now_ms), len(records), now_ms, around)
+
+    def count(
+        self, calls: Sequence[Calls], others: Sequence[Other], length: int, now_ms: int, around: Surroundings = _NOBODY_KNOWS
+    ) -> None:
+        """Count columns of calls, and what else was among `length` records, each at its position."""
+        self._count_columns(calls, others, length, now_ms, around)
+        self._revise_late()
+
+    def _count_columns(
+        self, calls: Sequence[Calls], others: Sequence[Other], length: int, now_ms: int, around: Surroundings
+    ) -> None:
+        before, after = self._touched, 0
         self._minute.begin(now_ms)
-        for record in records:
-            touched += 1
-            if isinstance(record, InferenceRecord):
-                entry = by_call.get((record.model_id, record.version))
-                if entry is None:
-                    entry = self._called(record)
-                entry.touched = touched
-                if not entry.inbox:
-                    calling.append(entry)
-                    self._minute.touch_model(entry)
-                entry.inbox.append(record)
-            else:
-                self._count_error(record, now_ms, touched)
-        self._touched = touched
-        for entry in calling:
-            self.total_inferences += len(entry.inbox)
-            self.total_latency_ms = min(self.total_latency_ms + entry.count_inbox(now_ms, around), LARGEST_COUNTER)
-        self._changed_models.update(calling)
+        for each in calls:
+            while after < len(others) and others[after][0] < each.first:
+                self._count_other(*others[after], now_ms)
+                after += 1
+            entry = self._by_call.get((each.model_id, each.version)) or self._called(each)
+            self._minute.touch_model(entry)
+            entry.touched = max(entry.touched, before + each.last + 1)
+            self.total_inferences += len(each.latencies_ms)
+            self.total_latency_ms = min(self.total_latency_ms + entry.count(each, around), LARGEST_COUNTER)
+            self._changed_models.add(entry)
+        for other in others[after:]:
+            self._count_other(*other, now_ms)
+        self._touched = before + length
+
+    def _count_other(self, at: int, record: ErrorRecord | CancelledRecord, now_ms: int) -> None:
+        if isinstance(record, ErrorRecord):
+            self._count_error(record, now_ms, self._touched + at + 1)
+        else:
+            self._count_cancelled(record, now_ms, self._touched + at + 1)
+
+    def _revise_late(self) -> None:
+        """After late records of a session that has ended: the export that was made is out of date."""
         if not self.active:
-            # A late batch of a session that ended by itself: the export that was made is out of date.
             self.head.revision += 1
             self._head_changed = True
+
+    def note_process(self, outcome: Literal["ended", "lost"]) -> None:
+        """One of the processes that share the session is gone: it said so, or it disappeared."""
+        self.head.processes = {**self.head.processes, outcome: self.head.processes.get(outcome, 0) + 1}
+        self._head_changed = True
+        self.head.revision += not self.active
+
+    def interrupted(self, calls: list[dict[str, Any]]) -> None:
+        """Calls that had started when their process disappeared: model_id, version and running_ms of each."""
+        known = self.head.calls_in_progress
+        self.head.calls_in_progress = [*known, *calls][:MOST_IN_PROGRESS]
+        self._head_changed = True
 
     def change_over(self, at_ms: int, around: Surroundings) -> None:
         """Heat or power is another now."""
@@ -355,7 +414,7 @@ class Session:
 
     # How it counts
 
-    def _called(self, record: InferenceRecord) -> ModelEntry:
+    def _called(self, record: Calls) -> ModelEntry:
         """The entry of a call that was not seen before; notes that the model was used."""
         entry = self._entry(record.model_id, record.version)
         kept_apart = f"{record.model_id}@{record.version}" in self.models
@@ -400,8 +459,16 @@ class Session:
             self._minute.touch_model(entry)
             entry.error_count += 1
             entry.last_called_ms = max(entry.last_called_ms, at_ms)
-            entry.touched = touched
+            entry.touched = max(entry.touched, touched)
             self._changed_models.add(entry)
+
+    def _count_cancelled(self, record: CancelledRecord, now_ms: int, touched: int) -> None:
+        entry = self._entry(record.model_id, record.version)
+        self._minute.touch_model(entry)
+        entry.cancelled_count += 1
+        entry.last_called_ms = max(entry.last_called_ms, now_ms if record.timestamp_ms is None else record.timestamp_ms)
+        entry.touched = max(entry.touched, touched)
+        self._changed_models.add(entry)
 
     def _failing(self, record: ErrorRecord) -> ModelEntry | None:
         if record.model_id is None:

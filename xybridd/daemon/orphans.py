@@ -116,4 +116,6 @@ class OrphanRings:
             return True
         except (WireError, OSError) as error:
             log.info("%s is left for another time: %s", path.name, error)
-            return False
+        except Exception:
+            log.exception("%s cannot be read; it is left for another time", path.name)
+        return False

@@ -59,4 +59,13 @@ class ErrorRecord(msgspec.Struct, tag="error", tag_field="type", frozen=True, gc
     timestamp_ms: TimestampMs | None = None
 
 
-Record = InferenceRecord | ErrorRecord
+class CancelledRecord(msgspec.Struct, tag="cancelled", tag_field="type", frozen=True, gc=False, omit_defaults=True):
+    """An inference that its caller gave up: neither finished nor failed. ``latency_ms``: how long it had run."""
+
+    model_id: ModelId
+    version: ModelVersion
+    latency_ms: Milliseconds
+    timestamp_ms: TimestampMs | None = None
+
+
+Record = InferenceRecord | ErrorRecord | CancelledRecord

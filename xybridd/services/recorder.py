@@ -215,8 +215,10 @@ class Recorder:
         key = (identity.uid, identity.client_id or "")
         if key not in self.registry.producers:
             image = await self._sessions.read(partial(self._store.producer, *key))
-            last_seq = image.last_seq if image is not None else 0
-            self.registry.producers.setdefault(key, Producer(*key, identity.app, last_seq))
+            producer = Producer(*key, identity.app)
+            if image is not None:
+                producer.restore(image)
+            self.registry.producers.setdefault(key, producer)
             self.registry.taken_up()
         producer = self.registry.producers[key]
         producer.app = identity.app
@@ -429,13 +431,9 @@ class Recorder:
         """Raises StorageUnavailable or Overloaded while nothing more may be recorded by this user."""
         self.committer.check(self._bounded(link))
 
-    async def find(self, link: Link, session_id: str) -> Tracked:
-        """The session of that id. Raises UnknownSession."""
-        return await self._sessions.find(link, session_id)
-
-    async def recordable(self, link: Link, session_id: str | None) -> Tracked:
-        """The session that a record for `session_id` goes to. Raises SessionEnded, UnknownSession."""
-        return await self._sessions.recordable(link, session_id)
+    async def find_successor(self, link: Link, session_id: str) -> Tracked:
+        """The session of that id, or where it went on when it rolled over. Raises UnknownSession."""
+        return await self._sessions.successor(link, await self._sessions.find(link, session_id))
 
     def count_run(self, link: Link, tracked: Tracked, run: Run, records: Sequence[Record], producer: Producer) -> None:
         """Count a run of a ring's slots in a session; ``records``: the same, one by one, for subscribers."""

@@ -105,9 +105,13 @@ class Ring:
     # Reading
 
     def refresh(self) -> None:
-        """Read the header's words and what is new in the table. Raises InvalidParams when the file changed its form."""
-        header = format_.parse_header(os.pread(self.fd, layout.HEADER_BYTES, 0), self.header.geometry.size_bytes)
-        self.header = header
+        """Read the header's words. Raises InvalidParams when the file changed its form."""
+        self.header = format_.parse_header(os.pread(self.fd, layout.HEADER_BYTES, 0), self.header.geometry.size_bytes)
+
+    def refresh_table(self) -> None:
+        """Read what is new in the table: after the slots, since an entry is complete before a slot names it."""
+        self.refresh()
+        header = self.header
         if (new := header.table_used - len(self.table)) > 0:
             self.table.feed(os.pread(self.fd, new, layout.HEADER_BYTES + len(self.table)))
 

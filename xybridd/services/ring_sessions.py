@@ -62,10 +62,10 @@ class RingSessions:
                 await self._recorder.end(link, session_id)
 
     async def lose(self, link: Link, producer: Producer, calls: list[dict[str, Any]]) -> None:
-        """The process is gone and did not say so."""
-        if producer.session_id is None:
-            return
-        tracked = await self._found(link, producer.session_id)
+        """The process is gone and did not say so. Its ring is in no session from here on: that is said once."""
+        session_id, producer.session_id = producer.session_id, None
+        self._recorder.registry.note_producer(producer)
+        tracked = None if session_id is None else await self._found(link, session_id)
         if tracked is not None:
             tracked.session.note_process("lost")
             if calls:
@@ -77,26 +77,31 @@ class RingSessions:
         if not run.calls and not run.others:
             self._recorder.count_apart(run)
             return
-        tracked = await self._target(link, producer)
+        latest_ms = max([each.latest_ms for each in run.calls] + [each.timestamp_ms or 0 for _, each in run.others])
+        tracked = await self._target(link, producer, latest_ms)
         producer.session_id = tracked.session.session_id
         self._recorder.count_run(link, tracked, run, records, producer)
 
     async def _found(self, link: Link, session_id: str) -> Tracked | None:
         try:
-            return await self._recorder.find(link, session_id)
+            return await self._recorder.find_successor(link, session_id)
         except _OVER:
             return None
 
-    async def _target(self, link: Link, producer: Producer) -> Tracked:
-        """The session that takes the next records. A process that lives has one that is active."""
+    async def _target(self, link: Link, producer: Producer, latest_ms: int) -> Tracked:
+        """The session that takes records up to a time.
+
+        A session that has ended takes those of before its end, and all of a process that is gone. Later ones go to
+        another session.
+        """
+        if producer.session_id is None:
+            producer.session_id = str(uuid.uuid5(uuid.UUID(producer.client_id), str(producer.applied_seq)))
         while True:
-            try:
-                tracked = await self._recorder.recordable(link, producer.session_id)
-                if tracked.session.active or link.gone:
+            with contextlib.suppress(UnknownSession):
+                tracked = await self._recorder.find_successor(link, producer.session_id)
+                head = tracked.session.head
+                if head.ended_at_ms is None or (head.end_reason != "reset" and (link.gone or latest_ms <= head.ended_at_ms)):
                     return tracked
-            except (SessionEnded, UnknownSession):
-                if producer.session_id is None:
-                    raise
-            producer.session_id = str(uuid.uuid5(uuid.UUID(producer.session_id), "next"))
-            with contextlib.suppress(SessionEnded, UnknownSession):
+                producer.session_id = str(uuid.uuid5(uuid.UUID(head.session_id), "next"))
+            with contextlib.suppress(SessionEnded):
                 await self._recorder.start(link, producer.session_id, None, {})

@@ -392,6 +392,7 @@ class Rings:
 
     async def _count(self, ring: Ring, data: bytes, *, hole: bool = False) -> None:
         """Have slots counted, part by part; ``hole``: one that was passed over before."""
+        ring.refresh_table()
         started = self._started[ring.client]
         subscribed = self._recorder.on_counted is not None
         parts = format_.read(

@@ -17,7 +17,7 @@ import msgspec
 from xybridd.core.category import category_named
 from xybridd.core.session import judge_error
 from xybridd.errors import Overloaded
-from xybridd.protocol.records import ErrorRecord, InferenceRecord, Record
+from xybridd.protocol.records import ErrorRecord, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class Wanted(msgspec.Struct, frozen=True):
         return self.uid in {None, head.uid} and self.app in {None, head.app}
 
     def takes(self, record: Record) -> bool:
-        if self.errors_only and isinstance(record, InferenceRecord):
+        if self.errors_only and not isinstance(record, ErrorRecord):
             return False
         return self.model_id in {None, record.model_id}
 
@@ -109,7 +109,7 @@ def _send(watcher: _Watcher, head: SessionHead, records: list[Record], now_ms: i
 def _kept(record: Record, now_ms: int) -> Record:
     """As it is counted: with a time, and an error with its category and without what must not leave the device."""
     at_ms = now_ms if record.timestamp_ms is None else record.timestamp_ms
-    if isinstance(record, InferenceRecord):
+    if not isinstance(record, ErrorRecord):
         return record if record.timestamp_ms is not None else msgspec.structs.replace(record, timestamp_ms=at_ms)
     category, message = judge_error(record.error)
     if record.category is not None:

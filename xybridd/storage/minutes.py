@@ -136,11 +136,16 @@ def closed_of(connection: sqlite3.Connection, session_id: str, started_ms: int) 
     closed_calls, closed_errors = connection.execute(
         "SELECT coalesce(sum(calls), 0), coalesce(sum(errors), 0) FROM minute WHERE session_id = ?", (session_id,)
     ).fetchone()
-    if (closed_calls, closed_errors) == (calls, errors) or closed_calls > calls or closed_errors > errors:
+    if closed_calls > calls or closed_errors > errors:
+        return None
+    cancelled = connection.execute("SELECT sum(cancelled) FROM model WHERE session_id = ?", (session_id,)).fetchone()[0]
+    if (closed_calls, closed_errors) == (calls, errors) and not cancelled:
         return None
     total = Minute(session_id, started_ms, started_ms)
     for minute in of_session(connection, session_id):
         total.merge(minute)
+    if (closed_calls, closed_errors) == (calls, errors) and sum(each.cancelled for each in total.models) == cancelled:
+        return None
     return total
 
 

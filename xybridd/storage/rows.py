@@ -35,7 +35,7 @@ T = TypeVar("T")
 _HEAD = (
     "session_id", "device_id", "uid", "app", "started_at_ms", "started_mono_ms", "boot_id", "app_version",
     "sdk_version", "client_id", "implicit", "ended_at_ms", "end_reason", "successor", "revision", "labels",
-    "models_used", "hardware", "details", "transitions",
+    "models_used", "hardware", "details", "transitions", "processes", "calls_in_progress",
 )  # fmt: skip
 #: Columns that hold JSON, the type of it, and what stands for one that cannot be read.
 _JSON_COLUMNS: tuple[tuple[str, Any, Any], ...] = (
@@ -43,6 +43,8 @@ _JSON_COLUMNS: tuple[tuple[str, Any, Any], ...] = (
     ("models_used", list[str], []),
     ("details", dict[str, Any], {}),
     ("transitions", list[dict[str, Any]], []),
+    ("processes", dict[str, int], {}),
+    ("calls_in_progress", list[dict[str, Any]], []),
     ("hardware", HardwareCapabilities, None),
 )
 _MODEL = ModelImage.__struct_fields__
@@ -106,7 +108,7 @@ def _head_row(head: SessionHead) -> tuple[Any, ...]:
         head.app_version, head.sdk_version, head.client_id, head.implicit, head.ended_at_ms, head.end_reason,
         head.successor, head.revision, encode(head.labels).decode(), encode(head.models_used).decode(),
         None if head.hardware is None else encode(head.hardware).decode(), encode(head.details).decode(),
-        encode(head.transitions).decode(),
+        encode(head.transitions).decode(), encode(head.processes).decode(), encode(head.calls_in_progress).decode(),
     )  # fmt: skip
 
 
@@ -217,7 +219,10 @@ def get_ledger(connection: sqlite3.Connection) -> dict[str, int]:
 def records_in_sessions(connection: sqlite3.Connection) -> int:
     # Summed here, since SQLite's own sum fails past 2**63.
     known = "WHERE session_id IN (SELECT session_id FROM session)"
-    counts = connection.execute(f"SELECT call_count FROM model {known} UNION ALL SELECT count FROM error {known}")
+    counts = connection.execute(
+        f"SELECT call_count FROM model {known} UNION ALL SELECT cancelled FROM model {known} "
+        f"UNION ALL SELECT count FROM error {known}"
+    )
     return sum(_whole(row[0]) for row in counts)
 
 
@@ -347,7 +352,7 @@ def _summary(connection: sqlite3.Connection, head: SessionHead) -> SessionSummar
 
 def record_count(connection: sqlite3.Connection, session_id: str) -> int:
     calls = connection.execute(
-        "SELECT coalesce(sum(call_count), 0) FROM model WHERE session_id = ?", (session_id,)
+        "SELECT coalesce(sum(call_count + cancelled), 0) FROM model WHERE session_id = ?", (session_id,)
     ).fetchone()[0]
     errors = connection.execute(
         "SELECT coalesce(sum(count), 0) FROM error WHERE session_id = ?", (session_id,)

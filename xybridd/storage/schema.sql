@@ -26,7 +26,9 @@ CREATE TABLE session (
     models_used TEXT NOT NULL,
     hardware TEXT,
     details TEXT NOT NULL,
-    transitions TEXT NOT NULL DEFAULT '[]'
+    transitions TEXT NOT NULL DEFAULT '[]',
+    processes TEXT NOT NULL DEFAULT '{}',
+    calls_in_progress TEXT NOT NULL DEFAULT '[]'
 ) STRICT;
 
 CREATE INDEX session_started ON session (started_at_ms);
@@ -47,6 +49,7 @@ CREATE TABLE model (
     latency BLOB NOT NULL,
     stats BLOB NOT NULL,
     conditions BLOB NOT NULL DEFAULT x'',
+    cancelled INTEGER NOT NULL DEFAULT 0,
     UNIQUE (session_id, position)
 ) STRICT;
 
@@ -71,6 +74,7 @@ CREATE TABLE producer (
     app TEXT NOT NULL,
     last_seq INTEGER NOT NULL,
     heard_at_ms INTEGER NOT NULL,
+    ring BLOB NOT NULL DEFAULT x'',
     UNIQUE (uid, client_id)
 ) STRICT;
 
