@@ -19,6 +19,7 @@ import xybridd
 from tests.client.spools import fetched
 from tests.support import PATIENCE_S, environment, until
 from xybridd.client import client as client_module
+from xybridd.protocol.ring import SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,9 +160,11 @@ def test_values_that_cannot_be_right_are_left_out_and_counted(
     client.record_error("a file named \udcff")
     assert client.flush(PATIENCE_S)
     found = session(daemon, client.session_id)
-    assert found["total_inferences"] == 2
-    assert found["errors"][0]["message"] == "a file named ?"
-    assert client.counters()["invalid"] == 11
+    assert set(found["by_model"]) == {"m@1", "unknown@1", "m" * 256 + "@1"}
+    assert found["by_model"]["m@1"]["call_count"] == 3  # without a latency, with one like numpy's, with an unknown stat
+    assert [error["message"] for error in found["errors"]] == ["x", "None", "a file named ?"]
+    assert client.counters() | {"acknowledged": 0} == dict.fromkeys(client.counters(), 0) | {"invalid": 6}
+    assert client.omitted == {"category": 1, "unknown_figure": 1}
 
 
 def odd_number() -> Any:
@@ -223,22 +226,30 @@ def test_a_daemon_that_hangs_costs_only_the_wait(daemon: Daemon, connect: Callab
     assert session(daemon, client.session_id)["total_inferences"] == 100
 
 
-def test_the_queue_is_bounded_and_what_it_drops_is_counted(
+def test_rings_are_bounded_and_what_is_dropped_is_counted(
     make_daemon: Callable[..., Daemon],
     connect: Callable[..., xybridd.Client],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_module, "MOST_WAITING", 50)
+    monkeypatch.setattr(client_module, "MOST_BYTES", 2**19)
     daemon = make_daemon()
     client = connect(daemon)
-    for number in range(80):
-        client.record_inference("m", "1", number)
-    assert client.counters()["dropped"] == 30
+    for _ in range(SLOTS + 1000):
+        client.record_inference("m", "1", 1)
+    before = client.counters()
+    assert before["dropped"] > 900
+    assert before["waiting"] + before["spooled"] + before["dropped"] == SLOTS + 1000
     daemon.start()
     assert client.flush(PATIENCE_S)
-    found = session(daemon, client.session_id)
-    assert found["total_latency_ms"] == sum(range(30, 80))
-    assert daemon.status()["ledger"]["dropped_by_clients"] == 30
+
+    def recorded_again() -> bool:
+        client.record_inference("m", "1", 1)
+        return client.flush(PATIENCE_S) and client.counters()["acknowledged"] > before["waiting"]
+
+    until(recorded_again, "room for records")
+    found = client.counters()
+    assert session(daemon, client.session_id)["total_inferences"] == found["acknowledged"]
+    until(lambda: daemon.status()["ledger"]["dropped_by_clients"] == found["dropped"], "the daemon to know of the drops")
 
 
 def test_many_threads_at_once(daemon: Daemon, connect: Callable[..., xybridd.Client]) -> None:

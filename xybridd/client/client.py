@@ -506,6 +506,9 @@ class Client:
             ring = Ring.create(None, producer, layout.SLOTS, layout.TABLE_BYTES)
         ring.start(partial(self._record_slowly, ring))
         self._ring = ring
+        if self._forked:
+            self._forked = False
+            _finish_at_end_of_child(self)
         if self._counts.dropped:
             self._report_drops(ring)
         if self._session_id is not None:
@@ -526,6 +529,7 @@ class Client:
     _reported_drops = 0
     _written = 0
     _entered: str | None = None
+    _forked = False
 
     def _retire(self, ring: Ring) -> None:
         """Nothing more goes into a ring; what is in it stays until a daemon has it."""
@@ -620,11 +624,16 @@ class Client:
             if (ring.path is None or not connected) and not ring.read_whole and ring.complete:
                 ring.persist(_spool())
 
-    def moved(self, session_id: str | None) -> None:
+    def moved(self, session_id: str | None, *, replaced: bool) -> None:
         """The daemon answers in which session the records of this client are: it may have followed another."""
         with self._lock:
-            if session_id is not None and self._session_id is not None and self._entered == self._session_id:
-                self._entered = self._session_id = session_id
+            before = self._session_id
+            if session_id is None or before in {None, session_id} or self._entered != before:
+                return
+            self._entered = self._session_id = session_id
+            if replaced and not self._owns_session:
+                self._owns_session = True
+                log().warning("the session %s is over; records go on in %s", before, session_id)
 
     # The thread
 
@@ -727,7 +736,7 @@ class Client:
         for ring in rings:
             ring.limit[0] = 0
             ring.close()
-        _finish_at_end_of_child(self)
+        self._forked = True
 
 
 class SilentClient(Client):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xybridd.client.own_file import OwnFile
 from xybridd.client.trust import distrust
 from xybridd.errors import WIRE_ERRORS, DaemonUnreachable, InternalError, WireError
 from xybridd.paths import client_sockets
@@ -72,11 +73,20 @@ def wait_readable(files: list[int], timeout_s: float | None) -> list[int]:
     return [each for each, _ in found]
 
 
+def close(sock: socket.socket, own: OwnFile) -> None:
+    """Close a socket, if its descriptor still is its own."""
+    if own.intact:
+        sock.close()
+    else:
+        sock.detach()
+
+
 class Connection:
     """Raises DaemonUnreachable when it cannot be made or breaks."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._own = OwnFile(sock.fileno())
         self._unread = b""
         self._answers: list[Answer] = []
         self._last_id = 0
@@ -124,7 +134,7 @@ class Connection:
         return self._sock.fileno()
 
     def close(self) -> None:
-        self._sock.close()
+        close(self._sock, self._own)
 
     def break_off(self) -> None:
         """From another thread: have every call that waits for this connection fail."""

@@ -17,7 +17,8 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from xybridd import __version__
-from xybridd.client.connection import Connection, error_from, wait_readable
+from xybridd.client.connection import Connection, close, error_from, wait_readable
+from xybridd.client.own_file import OwnFile
 from xybridd.client.orphans import orphans, set_aside
 from xybridd.client.values import log
 from xybridd.errors import (
@@ -68,7 +69,7 @@ class ConnectionThread:
         self._watching = False
         self._latest: dict[str, Any] | None = None
         self._complained = False
-        self._reader, self._waker = _pair()
+        self._waker: _Waker | None = _Waker.make()
         self._thread = threading.Thread(target=self._run, name="xybridd", daemon=True)
 
     # From any thread
@@ -111,14 +112,14 @@ class ConnectionThread:
 
     def forget(self) -> None:
         """In a forked child: close what belongs to the parent, without a word to the daemon."""
-        for each in (self._connection, self._reader, self._waker):
+        for each in (self._connection, self._waker):
             if each is not None:
-                with contextlib.suppress(OSError):
-                    each.close()
+                each.close()
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # full: it is being woken; closed: it has ended
-            self._waker.send(b"!")  # type: ignore[union-attr]
+        waker = self._waker
+        if waker is not None:
+            waker.wake()
 
     # On its own thread
 
@@ -134,10 +135,9 @@ class ConnectionThread:
                     self._renew()
         finally:
             self._drop_connection()
-            for each in (self._reader, self._waker):
-                if each is not None:
-                    each.close()
-            self._reader = self._waker = None
+            waker, self._waker = self._waker, None
+            if waker is not None:
+                waker.close()
             for flush in self._flushes:
                 flush.end(done=False)
             self._flushes = []
@@ -171,28 +171,21 @@ class ConnectionThread:
         wait_s = None if self._connection is not None else max(0.0, self._next_try_s - _monotonic())
         if self._connection is not None and any(each.waits for each in self._flushes):
             wait_s = _UNWRITTEN_S
-        if self._reader is None:
+        if self._waker is None:
             wait_s = min(wait_s or 1.0, 0.5)  # nothing can wake it: no descriptors
-        files = [each.fileno() for each in (self._reader, self._connection) if each is not None]
+            self._waker = _Waker.make()
+        files = [each.fileno() for each in (self._waker, self._connection) if each is not None]
         ready = wait_readable(files, wait_s)
-        if self._reader is not None and self._reader.fileno() in ready:
-            with contextlib.suppress(BlockingIOError):
-                self._reader.recv(4096)
+        if self._waker is not None and self._waker.fileno() in ready:
+            self._waker.heard()
         if self._connection is not None and self._connection.fileno() in ready:
             self._hear(self._connection)
 
     def _renew(self) -> None:
         """The app closed all descriptors, as daemons do that detach themselves, or there were none left."""
-        for each in (self._reader, self._waker):
-            with contextlib.suppress(OSError, AttributeError):
-                if each is not None:
-                    os.fstat(each.fileno())
-                    continue
-            if each is not None:
-                each.detach()
-            self._reader = self._waker = None
-        if self._reader is None:
-            self._reader, self._waker = _pair()
+        if self._waker is not None and not self._waker.intact:
+            self._waker.close()
+            self._waker = _Waker.make()
 
     # The connection
 
@@ -260,9 +253,9 @@ class ConnectionThread:
 
     def _attach_rings(self) -> None:
         for ring in self._client.unread_rings():
-            if ring not in self._attached and ring.fd >= 0:
+            if ring not in self._attached and (fd := ring.open_file()) is not None:
                 self._attached.add(ring)
-                self._ask("ring.attach", {}, lambda answer, ring=ring: self._attach_answered(ring, answer), ring.fd)
+                self._ask("ring.attach", {}, lambda answer, ring=ring: self._attach_answered(ring, answer), fd)
 
     def _keep_rings(self) -> None:
         try:
@@ -358,7 +351,7 @@ class ConnectionThread:
             if isinstance(error, InvalidParams):  # the daemon has closed the ring: attach what it has not read whole
                 raise DaemonUnreachable(str(error))
             raise error
-        self._client.moved(answer.result.get("session_id"))
+        self._client.moved(answer.result.get("session_id"), replaced=bool(answer.result.get("replaced")))
 
     # What other processes left
 
@@ -422,12 +415,36 @@ def _finish(future: Future[Any], result: Any) -> None:
         future.set_result(result)
 
 
-def _pair() -> tuple[socket.socket | None, socket.socket | None]:
-    """Where the thread is woken; nothing while there are no descriptors."""
-    try:
-        reader, waker = socket.socketpair()
-    except OSError:
-        return None, None
-    reader.setblocking(False)
-    waker.setblocking(False)
-    return reader, waker
+class _Waker:
+    """A pair of sockets by which a thread that sleeps is woken."""
+
+    def __init__(self, reader: socket.socket, writer: socket.socket) -> None:
+        self._pair = [(each, OwnFile(each.fileno())) for each in (reader, writer)]
+        for each in (reader, writer):
+            each.setblocking(False)
+        self.fileno = reader.fileno
+
+    @classmethod
+    def make(cls) -> _Waker | None:
+        """None while there are no descriptors."""
+        try:
+            return cls(*socket.socketpair())
+        except OSError:
+            return None
+
+    @property
+    def intact(self) -> bool:
+        return all(own.intact for _, own in self._pair)
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):  # full: it is being woken; closed: it has ended
+            self._pair[1][0].send(b"!")
+
+    def heard(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if not self._pair[0][0].recv(4096):
+                raise OSError("the descriptors were closed")
+
+    def close(self) -> None:
+        for sock, own in self._pair:
+            close(sock, own)

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from xybridd.client.orphans import process_started
+from xybridd.client.own_file import OwnFile
 from xybridd.client.recorder import best_recorder
 from xybridd.protocol import ring as layout
 
@@ -40,6 +41,7 @@ class Ring:
 
     def __init__(self, ring_id: bytes, geometry: layout.Geometry, path: Path | None, fd: int, mapped: mmap.mmap) -> None:
         self.id = ring_id
+        self._own = OwnFile(fd)
         self.name = text_of(ring_id)
         self.path = path
         self.fd = fd
@@ -250,7 +252,7 @@ class Ring:
             raise
         _sync_folder(folder)
         self.remove()
-        self.path, self.fd, self._view = path, fd, memoryview(mapped)
+        self.path, self.fd, self._own, self._view = path, fd, OwnFile(fd), memoryview(mapped)
         self._header = self._view[: layout.HEADER_BYTES].cast("Q")
 
     def _used(self) -> list[tuple[int, int]]:
@@ -259,6 +261,14 @@ class Ring:
         used = slots if self.last >= slots else self.last + 1
         table = layout.HEADER_BYTES + int(self._header[layout.TABLE_USED])
         return [(0, table), (slots_at, slots_at + used * layout.SLOT_BYTES)]
+
+    def open_file(self) -> int | None:
+        """The descriptor to hand to a daemon, opened again if the app closed it; None for a ring in memory alone."""
+        if self.fd >= 0 and not self._own.intact and self.path is not None:
+            # The lock is still held: it belongs to the file as it was opened first, which the mapping keeps open.
+            self.fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._own = OwnFile(self.fd)
+        return self.fd if self.fd >= 0 else None
 
     def disown(self) -> None:
         """This process writes no more: whoever finds the file may deliver it."""
@@ -279,7 +289,8 @@ class Ring:
     def close(self) -> None:
         """Close the file; the memory stays mapped while a thread may write into it."""
         if self.fd >= 0:
-            os.close(self.fd)
+            if self._own.intact:
+                os.close(self.fd)
             self.fd = -1
 
 

@@ -72,7 +72,7 @@ class Producer:
 
     __slots__ = (
         "app", "applied_seq", "client_id", "connections", "durable_holes", "durable_seq", "heard_at_ms", "holes",
-        "session_id", "uid",
+        "replaced", "session_id", "uid",
     )  # fmt: skip
 
     def __init__(self, uid: int, client_id: str, app: str, last_seq: int = 0) -> None:
@@ -84,6 +84,8 @@ class Producer:
         self.holes: list[int] = []
         self.durable_holes: list[int] = []
         self.session_id: str | None = None
+        #: Whether a session of its own took the place of the one that it named.
+        self.replaced = False
         self.heard_at_ms = 0
         self.connections = 0
 

@@ -103,5 +103,6 @@ class RingSessions:
                 if head.ended_at_ms is None or (head.end_reason != "reset" and (link.gone or latest_ms <= head.ended_at_ms)):
                     return tracked
                 producer.session_id = str(uuid.uuid5(uuid.UUID(head.session_id), "next"))
+            producer.replaced = True
             with contextlib.suppress(SessionEnded):
                 await self._recorder.start(link, producer.session_id, None, {})

@@ -138,7 +138,8 @@ class Rings:
                 while each.fd >= 0 and (each is not ring or each.next <= number) and await self._take(each):
                     await asyncio.sleep(0)
         self._wake()
-        reached = {"last_seq": ring.next - 1, "session_id": ring.producer.session_id}
+        producer = ring.producer
+        reached = {"last_seq": ring.next - 1, "session_id": producer.session_id, "replaced": producer.replaced}
         return reached, self._recorder.committer.barrier(soon=True)
 
     def wake(self, link: Link) -> None:
