@@ -704,8 +704,8 @@ class Client:
         _clients.discard(self)
 
     def _put_away(self, ring: Ring, *, attached: bool) -> None:
-        self._settle(ring)
         if ring.read_whole:
+            self._settle(ring)
             ring.remove()
             return
         try:
@@ -713,9 +713,9 @@ class Client:
                 ring.persist(_spool())
         except Exception as error:  # noqa: BLE001 - a full disk, a folder that is not ours
             if ring.path is None:
-                waiting = ring.counts()[2]
-                self._counts.spooled -= waiting
-                self._lose(waiting, error)
+                self._lose(ring.counts()[2], error)
+                return
+        self._settle(ring)
         with contextlib.suppress(Exception):
             ring.disown()
 

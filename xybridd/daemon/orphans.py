@@ -54,6 +54,7 @@ class OrphanRings:
         for folder in self._folders:
             with contextlib.suppress(OSError):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder.chmod(0o700)  # files of a folder that others may write are not trusted
         if sys.platform != "linux":
             return
         libc = ctypes.CDLL(None, use_errno=True)
