@@ -272,7 +272,9 @@ static inline uint64_t xr_allocated_up_to(xybridd_ring *ring, uint64_t number) {
             break;
         ring->slots_allocated += step;
     }
-    return ring->slots_allocated < ring->slots ? ring->slots_allocated - 1 : UINT64_MAX;
+    if (ring->slots_allocated >= ring->slots)
+        return UINT64_MAX;
+    return ring->slots_allocated ? ring->slots_allocated - 1 : 0;
 }
 
 /* Room in the table behind its entries, allocated for at least so many strings if there is any. */
@@ -450,18 +452,17 @@ static inline void xr_close(xybridd_ring *ring) {
     ring->fd = -1;
 }
 
-/* The private word: one page, which the kernel empties in a forked child. */
-static inline bool xr_map_limit(struct xr_writer *writer, uint64_t limit) {
-    void *page = mmap(NULL, sizeof limit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+/* The private word: one page, which the kernel empties in a forked child. 0: the first record takes the slow path. */
+static inline bool xr_map_limit(struct xr_writer *writer) {
+    void *page = mmap(NULL, sizeof *writer->limit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED)
         return false;
     writer->limit = (uint64_t *)page;
     writer->pid = getpid();
 #ifdef MADV_WIPEONFORK
-    if (madvise(page, sizeof limit, MADV_WIPEONFORK) == 0)
+    if (madvise(page, sizeof *writer->limit, MADV_WIPEONFORK) == 0)
         writer->pid = 0; /* Linux 4.14 and later need no look at the process id */
 #endif
-    *writer->limit = limit;
     return true;
 }
 
@@ -501,7 +502,7 @@ static inline int xr_create(xybridd_ring *ring, const char *folder, const struct
     if (flock(ring->fd, LOCK_EX | LOCK_NB) == 0 && ftruncate(ring->fd, (off_t)ring->size) == 0 &&
         xr_allocate(ring, 0, XR_HEADER_BYTES) && xr_allocated_up_to(ring, 1) > 0 && xr_table_room(ring, 1) > 8)
         base = mmap(NULL, ring->size, PROT_READ | PROT_WRITE, MAP_SHARED, ring->fd, 0);
-    bool created = base != MAP_FAILED && xr_map_limit(&ring->writer, xr_allocated_up_to(ring, 1));
+    bool created = base != MAP_FAILED && xr_map_limit(&ring->writer);
     if (created) {
         const uint32_t sizes[4] = {XR_HEADER_BYTES, table_bytes, slots, XR_ORDERED};
         const uint64_t whose[2] = {(uint64_t)ring->owner, xr_start_time()};
