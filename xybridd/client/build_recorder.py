@@ -81,6 +81,8 @@ class RecorderBuildHook(BuildHookInterface):
         # An editable install imports from the source tree; a wheel takes nothing from it that was built before.
         folder = root / PACKAGE if version == "editable" else Path(tempfile.mkdtemp(prefix="xybridd-recorder-"))
         self._scratch = None if version == "editable" else folder
+        for old in folder.glob(f"_recorder{sysconfig.get_config_var('EXT_SUFFIX')}"):
+            old.unlink()
         try:
             built = build(root, folder)
         except (NotBuilt, OSError) as exc:
