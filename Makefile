@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml xybridd/client/_recorder.c xybridd/client/build_recorder.py examples/clients/xybridd_ring.h
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there; name another with: make PYTHON=python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,examples]'

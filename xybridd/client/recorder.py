@@ -173,9 +173,9 @@ def best_recorder() -> type[Any]:
     """The C recorder where it was built, unless XYBRIDD_PURE_PYTHON is set."""
     if not os.environ.get("XYBRIDD_PURE_PYTHON"):
         try:
-            from xybridd.client._recorder import Recorder  # type: ignore[import-not-found] # noqa: PLC0415
+            from xybridd.client._recorder import Recorder  # noqa: PLC0415
         except ImportError:
             pass
         else:
-            return Recorder  # type: ignore[no-any-return]
+            return Recorder
     return PythonRecorder
