@@ -387,9 +387,7 @@ class Client:
     @staticmethod
     def _descriptor(kind: int, entry: int, clean: Call) -> int:
         return (
-            layout.describe(kind, entry)
-            | clean.hardware << layout.HARDWARE_SHIFT
-            | clean.target << layout.TARGET_SHIFT
+            layout.describe(kind, entry) | clean.hardware << layout.HARDWARE_SHIFT | clean.target << layout.TARGET_SHIFT
         )
 
     def _write_model(self, kind: int, model_id: Any, version: Any, latency_ms: float, call: int) -> None:
@@ -401,9 +399,7 @@ class Client:
 
         self._append(build)
 
-    def _write_error(
-        self, error: Any, model_id: Any, version: Any, category: Any, at_s: float, call: int
-    ) -> None:
+    def _write_error(self, error: Any, model_id: Any, version: Any, category: Any, at_s: float, call: int) -> None:
         text = text_of_error(error)
         number = self._values.category(category)
         data = cut(text, layout.MOST_ERROR_BYTES)

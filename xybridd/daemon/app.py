@@ -180,9 +180,7 @@ class _Daemon:
         device = Device(sampler, clock, recorder.surround)
         quota_bytes = int(config.storage.quota_mib * 2**20)
         retention = Retention(store, recorder, clock, config.storage.retention_days, quota_bytes)
-        rings = Rings(
-            recorder, clock, RingHost(is_alive, is_local), config.limits.share(config.limits.max_connections)
-        )
+        rings = Rings(recorder, clock, RingHost(is_alive, is_local), config.limits.share(config.limits.max_connections))
         recorder.pending.on_kept = partial(_after_commit, retention, rings)
         uploader = self._uploader(store, sampler, recorder)
         orphans = OrphanRings((folder / "spool", spool_folder(), ring_folder()), rings)

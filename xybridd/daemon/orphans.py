@@ -60,7 +60,9 @@ class OrphanRings:
         libc = ctypes.CDLL(None, use_errno=True)
         self._inotify = libc.inotify_init1(_NONBLOCK | _CLOEXEC)
         if self._inotify < 0:
-            log.warning("no inotify: rings of killed apps are looked for every hour (%s)", os.strerror(ctypes.get_errno()))
+            log.warning(
+                "no inotify: rings of killed apps are looked for every hour (%s)", os.strerror(ctypes.get_errno())
+            )
             return
         for folder in self._folders:
             libc.inotify_add_watch(self._inotify, os.fsencode(folder), _CLOSE_WRITE | _MOVED_TO)
