@@ -28,6 +28,7 @@ from xybridd.daemon.handed import handed_over
 from xybridd.daemon.host import is_alive, is_local
 from xybridd.daemon.listener import Listener
 from xybridd.daemon.orphans import OrphanRings
+from xybridd.daemon.refusals import Refusals
 from xybridd.daemon.reply import Services
 from xybridd.daemon.scheduler import Scheduler
 from xybridd.daemon.server import Server
@@ -180,9 +181,7 @@ class _Daemon:
         device = Device(sampler, clock, recorder.surround)
         quota_bytes = int(config.storage.quota_mib * 2**20)
         retention = Retention(store, recorder, clock, config.storage.retention_days, quota_bytes)
-        rings = Rings(
-            recorder, clock, RingHost(is_alive, is_local), config.limits.share(config.limits.max_connections)
-        )
+        rings = Rings(recorder, clock, RingHost(is_alive, is_local), config.limits.share(config.limits.max_connections))
         recorder.pending.on_kept = partial(_after_commit, retention, rings)
         uploader = self._uploader(store, sampler, recorder)
         orphans = OrphanRings((folder / "spool", spool_folder(), ring_folder()), rings)
@@ -200,6 +199,7 @@ class _Daemon:
             uploader=uploader,
             forgetting=Forgetting(store, recorder, uploader, clock),
             watching=watching,
+            refusals=Refusals(),
             clock=clock,
             config=config,
             started_s=clock.monotonic_s(),
