@@ -249,7 +249,9 @@ def test_rings_are_bounded_and_what_is_dropped_is_counted(
     until(recorded_again, "room for records")
     found = client.counters()
     assert session(daemon, client.session_id)["total_inferences"] == found["acknowledged"]
-    until(lambda: daemon.status()["ledger"]["dropped_by_clients"] == found["dropped"], "the daemon to know of the drops")
+    until(
+        lambda: daemon.status()["ledger"]["dropped_by_clients"] == found["dropped"], "the daemon to know of the drops"
+    )
 
 
 def test_many_threads_at_once(daemon: Daemon, connect: Callable[..., xybridd.Client]) -> None:

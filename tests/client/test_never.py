@@ -315,9 +315,7 @@ def test_what_goes_wrong_is_said_once(folder: Path, caplog: pytest.LogCaptureFix
     assert client.counters()["invalid"] == 100
 
 
-def test_a_process_without_file_descriptors_goes_on(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_process_without_file_descriptors_goes_on(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
     try:

@@ -51,10 +51,11 @@ def test_permissions_are_tightened_again_at_each_start(daemon: Daemon) -> None:
     daemon.stop()
     daemon.data.chmod(0o777)
     for path in daemon.data.iterdir():
-        path.chmod(0o666)
+        path.chmod(0o777 if path.is_dir() else 0o666)
     daemon.start()
     assert mode(daemon.data) == 0o700
-    assert {mode(path) for path in daemon.data.iterdir()} == {0o600}
+    assert {mode(path) for path in daemon.data.iterdir() if path.is_file()} == {0o600}
+    assert mode(daemon.data / "spool") == 0o700
 
 
 def test_the_sockets_mode_is_as_configured(make_daemon: Callable[[str], Daemon]) -> None:

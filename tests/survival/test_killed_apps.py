@@ -82,7 +82,9 @@ def test_every_call_that_returned_is_counted(daemon: Daemon, say: Callable[[str]
         found = settled(daemon) - before
         assert returned <= found <= begun, f"seed {seed}: {returned} returned, {found} counted, {begun} begun"
         total_returned, total_extra = total_returned + returned, total_extra + found - returned
-    say(f"seed {seed}: {APP_KILLS} kills, {total_returned} calls returned, all counted; {total_extra} cut off and counted")
+    say(
+        f"seed {seed}: {APP_KILLS} kills, {total_returned} calls returned, all counted; {total_extra} cut off and counted"
+    )
     assert "Traceback" not in daemon.said()
 
 

@@ -26,7 +26,9 @@ class AsyncClient:
         self, model_size_mb: float | None = None, safety_margin: float = 1.5, timeout_s: float = 2.0
     ) -> dict[str, Any] | None:
         """As `Client.advice`."""
-        return cast("dict[str, Any] | None", await _result(self._client.advice_soon(model_size_mb, safety_margin), timeout_s))
+        return cast(
+            "dict[str, Any] | None", await _result(self._client.advice_soon(model_size_mb, safety_margin), timeout_s)
+        )
 
     async def flush(self, timeout_s: float = 2.0) -> bool:
         """As `Client.flush`."""

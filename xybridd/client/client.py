@@ -387,9 +387,7 @@ class Client:
     @staticmethod
     def _descriptor(kind: int, entry: int, clean: Call) -> int:
         return (
-            layout.describe(kind, entry)
-            | clean.hardware << layout.HARDWARE_SHIFT
-            | clean.target << layout.TARGET_SHIFT
+            layout.describe(kind, entry) | clean.hardware << layout.HARDWARE_SHIFT | clean.target << layout.TARGET_SHIFT
         )
 
     def _write_model(self, kind: int, model_id: Any, version: Any, latency_ms: float, call: int) -> None:
@@ -401,9 +399,7 @@ class Client:
 
         self._append(build)
 
-    def _write_error(
-        self, error: Any, model_id: Any, version: Any, category: Any, at_s: float, call: int
-    ) -> None:
+    def _write_error(self, error: Any, model_id: Any, version: Any, category: Any, at_s: float, call: int) -> None:
         text = text_of_error(error)
         number = self._values.category(category)
         data = cut(text, layout.MOST_ERROR_BYTES)
@@ -704,8 +700,8 @@ class Client:
         _clients.discard(self)
 
     def _put_away(self, ring: Ring, *, attached: bool) -> None:
-        self._settle(ring)
         if ring.read_whole:
+            self._settle(ring)
             ring.remove()
             return
         try:
@@ -713,9 +709,9 @@ class Client:
                 ring.persist(_spool())
         except Exception as error:  # noqa: BLE001 - a full disk, a folder that is not ours
             if ring.path is None:
-                waiting = ring.counts()[2]
-                self._counts.spooled -= waiting
-                self._lose(waiting, error)
+                self._lose(ring.counts()[2], error)
+                return
+        self._settle(ring)
         with contextlib.suppress(Exception):
             ring.disown()
 

@@ -270,7 +270,9 @@ class ConnectionThread:
             self._client.alert(ring)
             return
         error = error_from(answer)
-        log().log(10 if "retry_after_ms" in error.data else 30, "the daemon does not read this client's ring: %s", error)
+        log().log(
+            10 if "retry_after_ms" in error.data else 30, "the daemon does not read this client's ring: %s", error
+        )
         raise error
 
     def _idle(self, told: dict[str, Any]) -> None:
@@ -340,7 +342,9 @@ class ConnectionThread:
             elif self._connection is not None:
                 for ring, number in flush.due(self._attached):
                     params = {"ring_id": ring.name, "seq": number}
-                    self._ask("ring.flush", params, lambda answer, ring=ring, flush=flush: self._flushed(flush, ring, answer))
+                    self._ask(
+                        "ring.flush", params, lambda answer, ring=ring, flush=flush: self._flushed(flush, ring, answer)
+                    )
 
     def _flushed(self, flush: _Flush, ring: Ring, answer: Answer | None) -> None:
         flush.answered(ring)

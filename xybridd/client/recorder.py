@@ -66,7 +66,6 @@ class Shape:
         rest = 8 * (layout.STAT_WORDS - words)
         self.pack = struct.Struct(f"<ddQ{text}{len(floats)}d{rest}x8xQ").pack_into
 
-
     @staticmethod
     def first(stats: dict[str, float]) -> list[str]:
         """The names of the stats that fit into three words, in the order of the bits."""

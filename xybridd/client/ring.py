@@ -39,7 +39,9 @@ class RingFull(Exception):
 class Ring:
     """``limit`` is the private word: the highest number that may be written, as far as this process has looked."""
 
-    def __init__(self, ring_id: bytes, geometry: layout.Geometry, path: Path | None, fd: int, mapped: mmap.mmap) -> None:
+    def __init__(
+        self, ring_id: bytes, geometry: layout.Geometry, path: Path | None, fd: int, mapped: mmap.mmap
+    ) -> None:
         self.id = ring_id
         self._own = OwnFile(fd)
         self.name = text_of(ring_id)

@@ -25,7 +25,21 @@ _WHOLE = frozenset({"memory_peak_mb", "input_tokens", "output_tokens"})
 #: Names of devices in frameworks, by what they are. What follows a colon, the number of the device, does not matter.
 _HARDWARE = {
     **dict.fromkeys(
-        ("gpu", "cuda", "rocm", "hip", "metal", "mps", "vulkan", "opencl", "directml", "dml", "tensorrt", "xpu", "webgpu"),
+        (
+            "gpu",
+            "cuda",
+            "rocm",
+            "hip",
+            "metal",
+            "mps",
+            "vulkan",
+            "opencl",
+            "directml",
+            "dml",
+            "tensorrt",
+            "xpu",
+            "webgpu",
+        ),
         "gpu",
     ),
     **dict.fromkeys(("npu", "ane", "hexagon", "qnn", "htp", "tpu", "edgetpu", "hailo", "rknn", "vpu"), "npu"),

@@ -95,7 +95,9 @@ def _calls(group: _Group, now_ms: int) -> Calls:
         last=group.last,
         hardware_used=first.stats and first.stats.hardware_used,
         execution_target=first.stats and first.stats.execution_target,
-        stats=None if first.stats is None else _values([each.stats for each in group.records if each.stats is not None]),
+        stats=None
+        if first.stats is None
+        else _values([each.stats for each in group.records if each.stats is not None]),
     )
 
 

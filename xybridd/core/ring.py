@@ -312,9 +312,7 @@ class _Columns:
             return column
         return [view[each * stride + word] for each in at]
 
-    def _group(
-        self, out: Run, descriptor: int, at: range | list[int], start: int, *, in_progress: bool
-    ) -> None:
+    def _group(self, out: Run, descriptor: int, at: range | list[int], start: int, *, in_progress: bool) -> None:
         kind = descriptor >> layout.KIND_SHIFT & _KIND
         if kind == layout.VOID:
             return

@@ -275,7 +275,12 @@ class Session:
             self._count_columns(*columns_of(records, now_ms), len(records), now_ms, around)
 
     def count(
-        self, calls: Sequence[Calls], others: Sequence[Other], length: int, now_ms: int, around: Surroundings = _NOBODY_KNOWS
+        self,
+        calls: Sequence[Calls],
+        others: Sequence[Other],
+        length: int,
+        now_ms: int,
+        around: Surroundings = _NOBODY_KNOWS,
     ) -> None:
         """Count columns of calls, and what else was among `length` records, each at its position."""
         self._count_columns(calls, others, length, now_ms, around)

@@ -116,6 +116,7 @@ class _Daemon:
             await parts.recorder.resume()
             await parts.server.listen(sock)
             loop.add_signal_handler(signal.SIGHUP, self._hang_up, parts)
+            parts.orphans.watch(loop)
             _fetch_probes()
             self.manager.say_ready(f"listens at {listener.path}")
             log.info(
@@ -133,7 +134,6 @@ class _Daemon:
             if metrics is not None and config.metrics.textfile is not None:
                 write_metrics = partial(metrics.write, Path(config.metrics.textfile))
             scheduler.start(self.manager.alive_every_s(), partial(self._show_life, store), write_metrics)
-            parts.orphans.watch(loop)
             events = KernelEvents()
             events.open()
             for each in events.sockets:
@@ -180,9 +180,7 @@ class _Daemon:
         device = Device(sampler, clock, recorder.surround)
         quota_bytes = int(config.storage.quota_mib * 2**20)
         retention = Retention(store, recorder, clock, config.storage.retention_days, quota_bytes)
-        rings = Rings(
-            recorder, clock, RingHost(is_alive, is_local), config.limits.share(config.limits.max_connections)
-        )
+        rings = Rings(recorder, clock, RingHost(is_alive, is_local), config.limits.share(config.limits.max_connections))
         recorder.pending.on_kept = partial(_after_commit, retention, rings)
         uploader = self._uploader(store, sampler, recorder)
         orphans = OrphanRings((folder / "spool", spool_folder(), ring_folder()), rings)

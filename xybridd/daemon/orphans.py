@@ -54,12 +54,15 @@ class OrphanRings:
         for folder in self._folders:
             with contextlib.suppress(OSError):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder.chmod(0o700)  # files of a folder that others may write are not trusted
         if sys.platform != "linux":
             return
         libc = ctypes.CDLL(None, use_errno=True)
         self._inotify = libc.inotify_init1(_NONBLOCK | _CLOEXEC)
         if self._inotify < 0:
-            log.warning("no inotify: rings of killed apps are looked for every hour (%s)", os.strerror(ctypes.get_errno()))
+            log.warning(
+                "no inotify: rings of killed apps are looked for every hour (%s)", os.strerror(ctypes.get_errno())
+            )
             return
         for folder in self._folders:
             libc.inotify_add_watch(self._inotify, os.fsencode(folder), _CLOSE_WRITE | _MOVED_TO)
