@@ -20,6 +20,7 @@ from benchmarks import (
     idle,
     imports,
     loss,
+    lttng,
     memory,
     probes,
     request,
@@ -46,6 +47,7 @@ class Benchmark(NamedTuple):
 #: Every benchmark there is, in the order of the table.
 BENCHMARKS = (
     Benchmark("call", call.measure),
+    Benchmark("lttng", lttng.measure),
     Benchmark("cpu", cpu.measure),
     Benchmark("loss", loss.measure),
     Benchmark("memory", memory.measure),
