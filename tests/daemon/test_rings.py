@@ -78,7 +78,11 @@ def test_calls_errors_and_stats_are_counted_in_the_rings_session(
     assert model["cancelled"] == 1
     assert model["latency_ms"]["max"] == 12.5
     stats = model["stats"]
-    assert (stats["input_tokens"]["total"], stats["output_tokens"]["total"], stats["memory_peak_mb"]["max"]) == (7, 11, 412)
+    assert (stats["input_tokens"]["total"], stats["output_tokens"]["total"], stats["memory_peak_mb"]["max"]) == (
+        7,
+        11,
+        412,
+    )
     assert stats["tokens_per_second"]["mean"] == 41.5
     assert (stats["hardware_used"], stats["execution_target"]) == ({"gpu": 1}, {"local": 1})
     assert written.word(layout.DURABLE) == written.ring.last
@@ -145,7 +149,13 @@ def test_subscribers_get_the_records_of_a_ring(daemon: Daemon, wire: RingWire, w
         while len(told) < 3:
             told += subscriber.hear("records.counted")["records"]
     assert [each["type"] for each in told] == ["inference", "inference", "error"]
-    assert told[0] == {"type": "inference", "model_id": "m", "version": "1", "latency_ms": 3.5, "timestamp_ms": 1796000000250}
+    assert told[0] == {
+        "type": "inference",
+        "model_id": "m",
+        "version": "1",
+        "latency_ms": 3.5,
+        "timestamp_ms": 1796000000250,
+    }
     assert told[2]["error"] == "at [email]"
 
 
@@ -312,6 +322,7 @@ def test_files_that_nothing_asks_for_are_closed(daemon: Daemon, folder: Path) ->
 
 # What is missing
 
+
 def test_a_missing_slot_is_waited_for_and_counted_when_it_comes(
     daemon: Daemon, wire: RingWire, written: Written
 ) -> None:
@@ -348,6 +359,7 @@ def test_a_missing_slot_keeps_its_place_in_the_ring_over_a_kill(
 
 # Rings of processes that are gone
 
+
 def test_a_ring_of_a_process_that_is_gone_is_drained_once(daemon: Daemon, wire: RingWire, folder: Path) -> None:
     written = Written(folder / "rings")
     written.start()
@@ -366,7 +378,9 @@ def test_a_ring_of_a_process_that_is_gone_is_drained_once(daemon: Daemon, wire: 
     assert "processes" not in found["extensions"]
 
 
-def test_records_of_before_the_end_of_a_shared_session_are_its_own(daemon: Daemon, wire: RingWire, folder: Path) -> None:
+def test_records_of_before_the_end_of_a_shared_session_are_its_own(
+    daemon: Daemon, wire: RingWire, folder: Path
+) -> None:
     owner = Written(folder / "rings")
     worker = Written(folder / "rings", session_id=owner.session_id)
     owner.start()
@@ -414,7 +428,10 @@ def test_calls_in_progress_are_listed_in_the_session_that_is_lost(daemon: Daemon
     until(lambda: session(daemon, written.session_id)["extensions"]["end_reason"] == "client_lost", "the loss")
     found = session(daemon, written.session_id)["extensions"]
     assert found["processes"] == {"lost": 1}
-    assert [(each["model_id"], each["version"]) for each in found["calls_in_progress"]] == [("llama", "1"), ("llama", "1")]
+    assert [(each["model_id"], each["version"]) for each in found["calls_in_progress"]] == [
+        ("llama", "1"),
+        ("llama", "1"),
+    ]
     assert all(each["running_ms"] >= 0 for each in found["calls_in_progress"])
     written.ring.close()
 

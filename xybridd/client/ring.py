@@ -9,12 +9,11 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import time
 from typing import TYPE_CHECKING
 
 from xybridd.client.orphans import process_started
 from xybridd.client.own_file import OwnFile
-from xybridd.client.recorder import best_recorder
+from xybridd.client.recorder import best_recorder, now_s
 from xybridd.protocol import ring as layout
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Ring:
         self.fd = fd
         self.geometry = geometry
         self.pid = os.getpid()
-        self.created_s = time.time()
+        self.created_s = now_s()
         self.entries: dict[tuple[int, tuple[bytes, ...], int], int] = {}
         #: The descriptor of an inference of each model and version that the table holds.
         self.models: dict[tuple[Any, Any], int] = {}

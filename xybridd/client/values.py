@@ -133,6 +133,16 @@ class Values:
                 labels[key] = self.name(f"label {key!r}", value, MOST_LABEL)
         return labels
 
+    def session_id(self, given: Any) -> str | None:
+        """The session to take part in; None for one of its own, also where no session can have such an id."""
+        if given is None:
+            return None
+        text = as_text(given).lower()
+        if len(text) == 36 and text.count("-") == 4 and text.replace("-", "").isalnum():
+            return text
+        self.omit("session_id", given, "left out: not a UUID")
+        return None
+
     def category(self, value: Any) -> int:
         """The number of a category in either spelling; 0 for none."""
         if value is None:
