@@ -27,6 +27,7 @@ FOR_ALL = {
     "hello", "session.start", "session.list", "stats.minutes", "record.inference", "record.error", "record.batch",
     "device.capabilities", "device.advice", "device.watch", "device.samples", "records.watch", "upload.status", "daemon.status",
     "session.get", "session.export", "session.end", "session.reset",
+    "ring.attach", "ring.drain", "ring.flush", "ring.wake",
 }  # fmt: skip
 
 #: What must be said beside a session, of whatever method.
@@ -39,6 +40,7 @@ SAID: dict[str, Any] = {
     "latency_ms": 1,
     "error": "e",
     "exports": [{}],
+    "ring_id": new_id(),
 }
 MARK = "only-for-its-owner"
 
