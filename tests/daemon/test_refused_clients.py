@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from tests.daemon.scenes import new_id, producer
 from tests.daemon.test_other_user import NOBODY, as_nobody
-from tests.support import WireFailure, inference
+from tests.support import WireFailure, inference, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,5 +103,23 @@ def test_others_see_only_their_own(make_daemon: Callable[..., Daemon]) -> None:
     assert {each["uid"] for each in listed(daemon)} == {NOBODY, 0}
 
 
+#: Records once, and lives until its standard input ends.
+AN_APP = """
+import sys, xybridd
+client = xybridd.connect(app="kiosk")
+client.record_inference("m", "1", 5.0)
+client.flush(30)
+print("on", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_status_counts_attached_rings(daemon: Daemon) -> None:
     assert daemon.status()["rings"] == {"attached": 0}
+    with subprocess.Popen(
+        [sys.executable, "-c", AN_APP], env=daemon.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as app:
+        assert app.stdout is not None
+        assert app.stdout.readline() == b"on\n"
+        assert daemon.status()["rings"] == {"attached": 1}
+    until(lambda: daemon.status()["rings"] == {"attached": 0}, "the ring to be closed")
