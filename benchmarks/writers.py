@@ -47,5 +47,5 @@ WRITERS = (PYTHON, C) if C_IS_BUILT else (PYTHON,)
 
 def backlog(*clients: xybridd.Client) -> int:
     """Slots that were written and are not on the daemon's disk; a few words are read, where `counters` reads slots."""
-    rings = [ring for client in clients for ring in client.unread_rings(all_of_them=True)]
+    rings = [ring for client in clients for ring in client._writer.unread()]  # noqa: SLF001
     return sum(ring.last - ring.durable for ring in rings)

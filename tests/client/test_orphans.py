@@ -48,6 +48,15 @@ def run_app(daemon: Daemon, code: str = APP, **env: str) -> str:
     return done.stdout.strip()
 
 
+def found(folder: Path) -> list[Path]:
+    """The orphans in a folder."""
+    paths = []
+    for path, fd in orphans(folder):
+        os.close(fd)
+        paths.append(path)
+    return paths
+
+
 def session(daemon: Daemon, session_id: str | None) -> Any:
     with daemon.wire() as wire:
         return wire.call("session.get", session_id=session_id)
@@ -121,12 +130,11 @@ def test_a_daemon_that_hangs_at_the_end_of_an_app_counts_it_once(make_daemon: Ca
     daemon.signal(signal.SIGCONT)
     session_id = said.strip()
     until(lambda: session(daemon, session_id)["error_count"], "the rest of the ring")
-    for path, fd in orphans(daemon.folder / "home" / "spool"):
-        os.close(fd)
+    for path in found(daemon.folder / "home" / "spool"):
         with RingWire(daemon.socket) as wire:
             wire.drain(path)
-    found = session(daemon, session_id)
-    assert (found["total_inferences"], found["error_count"]) == (2500, 1)
+    counted = session(daemon, session_id)
+    assert (counted["total_inferences"], counted["error_count"]) == (2500, 1)
 
 
 def test_many_who_bring_the_same_ring_count_it_once(daemon: Daemon) -> None:
@@ -156,7 +164,7 @@ def test_what_others_may_write_or_made_is_not_trusted(folder: Path) -> None:
     home = folder / "home"
     written = Written(home)
     written.close()
-    assert [path for path, fd in orphans(home) if os.close(fd) is None] == [written.path]
+    assert found(home) == [written.path]
     (home / "0-link.ring").symlink_to(written.path)
     os.mkfifo(home / "1-pipe.ring", 0o600)
     written.path.chmod(0o666)
@@ -172,7 +180,7 @@ def test_a_ring_whose_process_lives_is_no_orphan(folder: Path) -> None:
     fcntl.flock(written.ring.fd, fcntl.LOCK_UN)
     assert list(orphans(folder / "home")) == []  # it closed all of its files, as a process does that detaches itself
     written.close()
-    assert [os.close(fd) for _, fd in orphans(folder / "home")] == [None]
+    assert found(folder / "home") == [written.path]
 
 
 def test_where_no_file_can_be_made_records_wait_in_memory(

@@ -308,7 +308,7 @@ def test_files_that_nothing_asks_for_are_closed(daemon: Daemon, folder: Path) ->
         found = []
         for each in Path(f"/proc/{daemon.pid}/fd").iterdir():
             with suppress(FileNotFoundError):
-                found.append(os.readlink(each))
+                found.append(str(each.readlink()))
         return [path for path in found if path.startswith(str(folder / "file"))]
 
     with RingWire(daemon.socket) as wire, (folder / "file").open("w+b") as file:
@@ -339,9 +339,7 @@ def test_a_missing_slot_is_waited_for_and_counted_when_it_comes(
     assert ledger_balances(daemon.status()["ledger"])
 
 
-def test_a_missing_slot_keeps_its_place_in_the_ring_over_a_kill(
-    daemon: Daemon, wire: RingWire, written: Written
-) -> None:
+def test_a_missing_slot_keeps_its_place_in_the_ring_over_a_kill(daemon: Daemon, written: Written) -> None:
     missing = written.ring.recorder.reserve()
     written.calls(10)
     until(lambda: session(daemon, written.session_id)["total_inferences"] == 10, "those behind it")
@@ -436,7 +434,7 @@ def test_calls_in_progress_are_listed_in_the_session_that_is_lost(daemon: Daemon
     written.ring.close()
 
 
-def test_a_process_that_leaves_a_shared_session_is_not_lost(daemon: Daemon, wire: RingWire, written: Written) -> None:
+def test_a_process_that_leaves_a_shared_session_is_not_lost(daemon: Daemon, written: Written) -> None:
     with RingWire(daemon.socket) as other:
         worker = Written(written.path.parent, session_id=written.session_id)
         other.hello(app="ringing", client_id=worker.client_id)
@@ -478,10 +476,10 @@ def test_a_file_that_is_no_ring_is_set_aside_and_holds_up_none(make_daemon: Call
     os.mkfifo(folder / "2.ring", 0o600)
     daemon.start()
     until(lambda: daemon.status()["ledger"]["counted"] == 3, "the ring to be read")
-    until(lambda: (folder / "0.damaged").exists(), "the file to be set aside")
+    until((folder / "0.damaged").exists, "the file to be set aside")
 
 
-def test_a_ring_without_a_session_gets_one(daemon: Daemon, wire: RingWire, folder: Path) -> None:
+def test_a_ring_without_a_session_gets_one(wire: RingWire, folder: Path) -> None:
     written = Written(folder / "rings")
     written.calls(3)
     written.close()

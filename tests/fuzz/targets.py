@@ -28,10 +28,10 @@ from xybridd.core.importing import item_from
 from xybridd.core.minute import minute_from
 from xybridd.core.redaction import redact
 from xybridd.core.registry import Producer
+from xybridd.core.retry import LONGEST_RETRY_AFTER_S, decide
 from xybridd.core.ring import Run, Table, calls_in, parse_header
 from xybridd.core.ring import read as read_ring
 from xybridd.core.ring import records as records_in
-from xybridd.core.retry import LONGEST_RETRY_AFTER_S, decide
 from xybridd.core.session import Session, SessionLimits
 from xybridd.core.stats import StatsTotals
 from xybridd.daemon.handlers import METHODS

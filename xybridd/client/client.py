@@ -4,8 +4,8 @@ No call here raises into the app, and none waits, except those that take a ``tim
 Recording writes a slot of a ring, memory that outlives the app, and nothing else: `xybridd.client.recorder` does the
 ordinary case, `xybridd.client.writer` every other one. One thread speaks with the daemon.
 
-A client survives a fork, by Python or by C: the child is a producer of its own with a ring of its own, and takes part in
-its parent's session.
+A client survives a fork, by Python or by C: the child is a producer of its own with a ring of its own, and takes part
+in its parent's session.
 """
 
 from __future__ import annotations
@@ -82,8 +82,9 @@ class Client:
     ) -> None:
         """Record a finished inference.
 
-        ``latency_ms`` is a finite number from 0 to 2**53 and may have a fraction. An optional value that cannot be right
-        is left out, counted (`omitted`) and logged once; a call whose latency is not a number is left out (`counters`).
+        ``latency_ms`` is a finite number from 0 to 2**53 and may have a fraction. An optional value that cannot be
+        right is left out, counted (`omitted`) and logged once; a call whose latency is not a number is left out
+        (`counters`).
         """
         # While there is a ring, its recorder's method stands in the place of this one.
         self._record_slowly(None, 0, model_id, version, latency_ms, stats, now_s())
@@ -102,10 +103,10 @@ class Client:
         self._guard(lambda writer: writer.error(error, model_id, version, category, 0))
 
     def inference(self, model_id: str, version: str = "", **stats: Unpack[Stats]) -> Inference:
-        """Time a block, a function, a coroutine or a generator: ``with client.inference(...) as call:``, or a decorator.
+        """Time a block (``with client.inference(...) as call:``), or as a decorator a function, coroutine or generator.
 
-        A call that is cut off by the death of the process is listed in its session. An exception is recorded as an error
-        of the model and propagates; a call that is cancelled is counted as cancelled.
+        A call that is cut off by the death of the process is listed in its session. An exception is recorded as an
+        error of the model and propagates; a call that is cancelled is counted as cancelled.
         """
         return Inference(self, model_id, version, dict(stats))
 
@@ -235,9 +236,9 @@ class Client:
     def counters(self) -> dict[str, int]:
         """What became of this client's records so far; the sum is what was recorded.
 
-        ``acknowledged``: on the daemon's disk. ``waiting``: in memory that outlives this process. ``spooled``: in a file
-        on disk, until a daemon is there. ``dropped``: rings took too much room. ``invalid``: without a usable latency.
-        ``refused``: by the daemon. ``lost``: neither memory nor a file could be had.
+        ``acknowledged``: on the daemon's disk. ``waiting``: in memory that outlives this process. ``spooled``: in a
+        file on disk, until a daemon is there. ``dropped``: rings took too much room. ``invalid``: without a usable
+        latency. ``refused``: by the daemon. ``lost``: neither memory nor a file could be had.
         """
         return self._writer.counters()
 
@@ -402,7 +403,7 @@ def connect(
     )
     if not isinstance(client, SilentClient):
         _clients.add(client)
-        client._guard(lambda writer: writer.make_ring() and None, records=0)  # noqa: SLF001 - the session starts now
+        client._guard(lambda writer: writer.begin(), records=0)  # noqa: SLF001 - the session starts now
     return client
 
 

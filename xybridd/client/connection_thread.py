@@ -14,12 +14,13 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xybridd import __version__
 from xybridd.client.connection import Connection, close, error_from, wait_readable
+from xybridd.client.orphans import orphans, remove, set_aside
 from xybridd.client.own_file import OwnFile
-from xybridd.client.orphans import orphans, set_aside
 from xybridd.client.values import log
 from xybridd.errors import (
     DaemonUnreachable,
@@ -152,7 +153,7 @@ class ConnectionThread:
             self._attach_rings()
             if self._client.watchers and not self._watching:
                 self._watching = True
-                self._ask("device.watch", {}, lambda answer: answer and self._tell(answer.result))
+                self._ask("device.watch", {}, self._watched)
             if self._orphans_due and not self._flushes:
                 self._deliver_orphans()
         self._keep_rings()
@@ -258,7 +259,7 @@ class ConnectionThread:
         for ring in self._writer.unread():
             if ring not in self._attached and (fd := ring.open_file()) is not None:
                 self._attached.add(ring)
-                self._ask("ring.attach", {}, lambda answer, ring=ring: self._attach_answered(ring, answer), fd)
+                self._ask("ring.attach", {}, partial(self._attach_answered, ring), fd)
 
     def _keep_rings(self) -> None:
         try:
@@ -320,6 +321,10 @@ class ConnectionThread:
             self._call(callback, self._latest)
         _finish(future, None)
 
+    def _watched(self, answer: Answer | None) -> None:
+        if answer is not None and answer.error is None:
+            self._tell(answer.result)
+
     def _tell(self, now: dict[str, Any]) -> None:
         self._latest = now
         for callback in list(self._client.watchers):
@@ -328,7 +333,7 @@ class ConnectionThread:
     def _call(self, callback: Callable[[dict[str, Any]], object], now: dict[str, Any]) -> None:
         try:
             callback(now)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the app's own
             if not self._complained:
                 self._complained = True
                 log().exception("a callback of watch() failed; said once")
@@ -345,9 +350,7 @@ class ConnectionThread:
             elif self._connection is not None:
                 for ring, number in flush.due(self._attached):
                     params = {"ring_id": ring.name, "seq": number}
-                    self._ask(
-                        "ring.flush", params, lambda answer, ring=ring, flush=flush: self._flushed(flush, ring, answer)
-                    )
+                    self._ask("ring.flush", params, partial(self._flushed, flush, ring))
 
     def _flushed(self, flush: _Flush, ring: Ring, answer: Answer | None) -> None:
         flush.answered(ring)
@@ -374,7 +377,7 @@ class ConnectionThread:
                         return
                     with contextlib.closing(Connection.open(self._client.sockets, _HANDSHAKE_S)) as connection:
                         if connection.call("ring.drain", {}, _HANDSHAKE_S, fd=fd)["drained"]:
-                            path.unlink(missing_ok=True)
+                            remove(path)
                 except InvalidParams as error:
                     set_aside(path, error)
                 except (DaemonUnreachable, WireError, OSError) as error:

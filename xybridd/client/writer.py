@@ -1,7 +1,7 @@
 """What one process writes into rings: its records, its sessions, and how the next ring follows a full one.
 
-A recorder (`xybridd.client.recorder`) writes ordinary calls by itself. Everything else comes here, under one lock. Also here
-is what became of the records: `counters`.
+A recorder (`xybridd.client.recorder`) writes ordinary calls by itself. Everything else comes here, under one lock.
+Also here is what became of the records: `counters`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Session:
 
 
 class Writer:
-    """One producer: of one process, with a client id of its own. ``ring`` is the one in use; ``full`` the earlier ones."""
+    """One producer: a process, with a client id of its own. ``ring`` is the one in use; ``full``: the earlier ones."""
 
     def __init__(self, app: str, app_version: str, session: Session | None, values: Values) -> None:
         self.client_id = new_id()
@@ -71,6 +71,10 @@ class Writer:
         self._next_ring_s = 0.0
         self._reported_drops = 0
         self._written = 0
+
+    def begin(self) -> None:
+        """Start the session now, not with the first record."""
+        self.make_ring()
 
     def guard(self, act: Callable[[], None], *, records: int = 1) -> None:
         """Carry out `act` under the lock. An exception costs what it would have recorded, and nothing else."""

@@ -1,7 +1,8 @@
 """A listening socket whose connections take open files too (SCM_RIGHTS), under asyncio's ordinary transports.
 
-asyncio reads with `recv`, which drops what comes beside the bytes. These sockets read with `recvmsg` and keep the files
-until a request asks for them. Regular files alone; a file arrives no later than the first byte of the request that it was sent with.
+asyncio reads with `recv`, which drops what comes beside the bytes. These sockets read with `recvmsg` and keep the
+files until a request asks for them. Regular files alone; a file arrives no later than the first byte of the request
+that it was sent with.
 """
 
 from __future__ import annotations
