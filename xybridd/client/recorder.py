@@ -14,6 +14,8 @@ import itertools
 import os
 import struct
 import time
+from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xybridd.protocol import ring as layout
@@ -50,10 +52,15 @@ class RecorderType(Protocol):
         """Fill a slot; its number is written last. ``words``: up to three words of stats, 24 bytes."""
 
 
+def _only(names: list[str], stats: dict[str, Any]) -> tuple[Any, ...]:
+    """One number, or none, as a tuple: `itemgetter` gives one from two on."""
+    return tuple([stats[name] for name in names])
+
+
 class Shape:
     """How the stats of one set of names are written: which bits, in which words."""
 
-    __slots__ = ("bits", "hardware", "names", "pack", "target")
+    __slots__ = ("bits", "hardware", "names", "pack", "target", "values")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         numeric = [name for name in layout.STAT_BITS if name in names]
@@ -67,6 +74,8 @@ class Shape:
         if words > layout.STAT_WORDS or len(numeric) + self.hardware + self.target != len(names):
             raise KeyError(names)
         rest = 8 * (layout.STAT_WORDS - words)
+        #: The numbers, as a tuple.
+        self.values = itemgetter(*numeric) if len(numeric) > 1 else partial(_only, numeric)
         self.pack = struct.Struct(f"<ddQ{text}{len(floats)}d{rest}x8xQ").pack_into
 
     @staticmethod
@@ -132,41 +141,33 @@ class PythonRecorder:
         shapes: dict[tuple[str, ...], Shape] = {}
         hardware, targets = layout.HARDWARE, layout.TARGETS
 
-        def with_stats(model_id: Any, version: Any, latency_ms: Any, stats: dict[str, Any]) -> None:
-            number, at_s = 0, now()
-            try:
-                names = tuple(stats)
-                shape = shapes.get(names)
-                if shape is None:
-                    shape = shapes[names] = Shape(names)
-                descriptor = models[model_id, version] | shape.bits
-                if shape.hardware:
-                    descriptor |= hardware[stats["hardware_used"]] << 40
-                if shape.target:
-                    descriptor |= targets[stats["execution_target"]] << 44
-                values = [stats[name] for name in shape.names]
-                if 0 <= latency_ms <= LONGEST_MS and (not values or (min(values) >= 0 and sum(values) <= LARGEST)):
-                    number = reserve()
-                    if number <= limit[0]:
-                        shape.pack(slots, (number & mask) << 6, latency_ms, at_s, descriptor, *values, number)
-                        return
-            except Exception:  # noqa: BLE001, S110 - whatever the values are: `slow` looks at each of them
-                pass
-            slow(number, model_id, version, latency_ms, stats, at_s)
-
         def record_inference(model_id: Any, version: Any = "", latency_ms: Any = None, **stats: Any) -> None:
-            if stats:
-                with_stats(model_id, version, latency_ms, stats)
-                return
             number, at_s = 0, now()
             try:
                 descriptor = models[model_id, version]
-                if 0 <= latency_ms <= LONGEST_MS:
-                    number = reserve()
-                    if number <= limit[0]:
-                        pack(slots, (number & mask) << 6, latency_ms, at_s, descriptor, number)
-                        return
-            except Exception:  # noqa: BLE001, S110 - as above
+                if not stats:
+                    if 0 <= latency_ms <= LONGEST_MS:
+                        number = reserve()
+                        if number <= limit[0]:
+                            pack(slots, (number & mask) << 6, latency_ms, at_s, descriptor, number)
+                            return
+                else:
+                    names = tuple(stats)
+                    shape = shapes.get(names)
+                    if shape is None:
+                        shape = shapes[names] = Shape(names)
+                    descriptor |= shape.bits
+                    if shape.hardware:
+                        descriptor |= hardware[stats["hardware_used"]] << 40
+                    if shape.target:
+                        descriptor |= targets[stats["execution_target"]] << 44
+                    values = shape.values(stats)
+                    if 0 <= latency_ms <= LONGEST_MS and (not values or (min(values) >= 0 and sum(values) <= LARGEST)):
+                        number = reserve()
+                        if number <= limit[0]:
+                            shape.pack(slots, (number & mask) << 6, latency_ms, at_s, descriptor, *values, number)
+                            return
+            except Exception:  # noqa: BLE001, S110 - whatever the values are: `slow` looks at each of them
                 pass
             slow(number, model_id, version, latency_ms, stats, at_s)
 
