@@ -35,14 +35,29 @@ class Bench(NamedTuple):
 
     @contextlib.contextmanager
     def daemon(self, config: str = "") -> Iterator[Daemon]:
-        """A daemon of its own, ready; ended afterwards."""
-        with self.own_folder() as folder:
+        """A daemon of its own, ready; ended afterwards. Rings are made in a runtime folder of its own meanwhile."""
+        with self.own_folder() as folder, _runtime_folder():
             daemon = Daemon(folder, config)
             try:
                 yield daemon.start()
                 daemon.stop()
             finally:
                 daemon.end()
+
+
+@contextlib.contextmanager
+def _runtime_folder() -> Iterator[None]:
+    """In memory where the system has such a folder, as that of a login session is."""
+    memory = Path("/dev/shm")  # noqa: S108
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    with tempfile.TemporaryDirectory(prefix="xb-", dir=memory if memory.is_dir() else None) as name:
+        os.environ["XDG_RUNTIME_DIR"] = name
+        try:
+            yield
+        finally:
+            del os.environ["XDG_RUNTIME_DIR"]
+            if before is not None:
+                os.environ["XDG_RUNTIME_DIR"] = before
 
 
 @contextlib.contextmanager

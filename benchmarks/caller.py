@@ -86,7 +86,7 @@ def cost_of(peer: Peer, folder: Path, threads: int, bursts: int) -> Cost | None:
 
 def main() -> None:
     name, folder, threads, bursts = sys.argv[1:]
-    peer = next(peer for peer in (OURS, *PEERS) if peer.name == name)
+    peer = next(peer for peer in (*OURS, *PEERS) if peer.name == name)
     try:
         with peer.open(Path(folder)) as caller:
             caller.call()

@@ -1,8 +1,8 @@
 """An app that records at a fixed rate until it is told to stop, or killed: ``python -m benchmarks.losing NAME FOLDER``.
 
-Beside each record stands the truth, in a file that is shared memory to both sides and outlives them: how many records
-the app has begun, before each, and how many it knows to be acknowledged, after each. Every second's records go under a
-name of their own, so that the same record arriving twice does not hide one that is lost.
+Beside each record stands the truth, in a file that is shared memory to both sides and outlives them: how many calls
+the app has begun, before each, how many returned, after each, and how many records it knows to be acknowledged. Every
+second's records go under a name of their own, so that a record that arrives twice does not hide one that is lost.
 
 A line on its standard input stops the recording, the end of it ends the app in order.
 """
@@ -18,6 +18,7 @@ import struct
 import sys
 import time
 from collections import Counter
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import xybridd
 from benchmarks.agents import SCRAPE_S, STATSD_S
 from benchmarks.peers import glean, glean_named
+from benchmarks.writers import WRITERS, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,22 +38,29 @@ RATE = 50
 _LONGEST_S = 600
 
 
+class Truth(NamedTuple):
+    """Calls that were begun, those that returned, and records known to be acknowledged."""
+
+    begun: int
+    returned: int
+    acknowledged: int
+
+
 class Oracle:
     """The truth of one app."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / "oracle"
         if not path.exists():
-            path.write_bytes(bytes(16))
+            path.write_bytes(bytes(24))
         with path.open("r+b") as file:
-            self._shared = mmap.mmap(file.fileno(), 16)
+            self._shared = mmap.mmap(file.fileno(), 24)
 
-    def set(self, recorded: int, acknowledged: int) -> None:
-        struct.pack_into("qq", self._shared, 0, recorded, acknowledged)
+    def set(self, begun: int, returned: int, acknowledged: int) -> None:
+        struct.pack_into("qqq", self._shared, 0, begun, returned, acknowledged)
 
-    def get(self) -> tuple[int, int]:
-        recorded, acknowledged = struct.unpack_from("qq", self._shared, 0)
-        return recorded, acknowledged
+    def get(self) -> Truth:
+        return Truth(*struct.unpack_from("qqq", self._shared, 0))
 
 
 class App(NamedTuple):
@@ -74,8 +83,8 @@ class Loser(NamedTuple):
 
 
 @contextlib.contextmanager
-def _xybridd(folder: Path) -> Iterator[App]:
-    with xybridd.connect(app="losing", socket=folder / "s") as client:
+def _xybridd(writer: Writer, folder: Path) -> Iterator[App]:
+    with writer.chosen(), xybridd.connect(app="losing", socket=folder / "s") as client:
         yield App(
             lambda second: client.record_inference(f"second-{second}", "1", 10.0),
             lambda: client.counters()["acknowledged"],
@@ -142,10 +151,12 @@ def _held_by_glean(folder: Path) -> dict[str, int]:
     return {second: count for second, count in found.items() if count}
 
 
-OURS = Loser("xybridd", _xybridd, "xybridd", acknowledges=True)
+OURS = tuple(
+    Loser(f"xybridd, {writer.name}", partial(_xybridd, writer), "xybridd", acknowledges=True) for writer in WRITERS
+)
 
 LOSERS = (
-    OURS,
+    *OURS,
     Loser("datadogpy", _datadog, "statsd", STATSD_S, adds=True),
     Loser("prometheus_client", _prometheus, "scraper", SCRAPE_S),
     Loser("prometheus_client, multiprocess", _prometheus_multiprocess, "multiprocess_scraper", SCRAPE_S),
@@ -172,9 +183,10 @@ def main() -> None:
         started, number = time.monotonic(), 0
         while not select.select([sys.stdin], [], [], max(0.0, started + number / RATE - time.monotonic()))[0]:
             acknowledged = app.acknowledged()
-            oracle.set(number + 1, acknowledged)
+            oracle.set(number + 1, number, acknowledged)
             app.record(number // RATE)
             number += 1
+            oracle.set(number, number, acknowledged)
         sys.stdin.buffer.readline()
         sys.stdin.buffer.read()
 

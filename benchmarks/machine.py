@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.writers import C_IS_BUILT
+
 
 def describe(folder: Path) -> dict[str, str]:
     return {
@@ -19,6 +21,7 @@ def describe(folder: Path) -> dict[str, str]:
         "file system": _file_system(folder),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "SQLite": sqlite3.sqlite_version,
+        "C writer": "built" if C_IS_BUILT else "not built: its rows are missing",
         "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
     }
 

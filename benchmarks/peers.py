@@ -11,18 +11,17 @@ import contextlib
 import os
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import xybridd
+from benchmarks.writers import WRITERS, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
-
-#: Half of what our client's queue holds: past it the bursts wait, since nothing may be dropped here.
-_MOST_WAITING = 50_000
 
 #: Who listens at a datagram socket and throws away what comes, as fast as it comes.
 LISTENER = """
@@ -53,16 +52,11 @@ class Peer(NamedTuple):
 
 
 @contextlib.contextmanager
-def _xybridd(folder: Path) -> Iterator[Caller]:
-    """To a daemon that is ready, whose folder it is."""
-    with xybridd.connect(app="bench", socket=folder / "s") as client:
-
-        def let_catch_up() -> None:
-            if client.counters()["waiting"] > _MOST_WAITING:
-                client.flush(timeout_s=30)
-
-        yield Caller(lambda: client.record_inference("whisper-tiny", "1.0", 212.5), let_catch_up)
-        client.flush(timeout_s=30)
+def _xybridd(writer: Writer, folder: Path) -> Iterator[Caller]:
+    """To a daemon that is ready, whose folder it is. Nobody asks for a flush: the rings hold all that is recorded."""
+    with writer.chosen(), xybridd.connect(app="bench", socket=folder / "s") as client:
+        yield Caller(lambda: client.record_inference("whisper-tiny", "1.0", 212.5))
+        assert client.flush(timeout_s=30)
         dropped = client.counters()["dropped"]
     assert not dropped, f"{dropped} records were dropped: what was measured is the dropping"
 
@@ -172,7 +166,7 @@ def _glean_distribution(folder: Path) -> Iterator[Caller]:
     yield Caller(lambda: timing.accumulate_single_sample(212), let_catch_up)
 
 
-OURS = Peer("xybridd", _xybridd)
+OURS = tuple(Peer(f"xybridd, {writer.name}", partial(_xybridd, writer)) for writer in WRITERS)
 
 #: Those whose calls stand beside ours.
 PEERS = (

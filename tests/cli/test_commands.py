@@ -19,6 +19,7 @@ from xybridd.errors import DaemonUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support import Daemon
 
@@ -214,3 +215,15 @@ def test_a_daemon_that_hangs_is_said_to_hang(daemon: Daemon) -> None:
     connection.close()
     daemon.signal(signal.SIGCONT)
     until(lambda: daemon.status()["connections"] == 1, "it to go on")
+
+
+def test_paths_name_the_folder_of_rings(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    daemon = make_daemon()
+    runtime = {"XDG_RUNTIME_DIR": str(tmp_path), "XYBRIDD_DATA_DIR": ""}
+
+    def listed(env: dict[str, str]) -> dict[str, str]:
+        return {each["what"]: each["path"] for each in json.loads(daemon.xybridd("paths", "--json", env=env).stdout)}
+
+    assert listed(runtime)["rings"] == str(tmp_path / "xybridd" / "rings")
+    apart = listed({})
+    assert apart["rings"] == apart["spool"] == str(daemon.data / "spool")

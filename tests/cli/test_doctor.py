@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from tests.support import RECEIVER_KEY, inference
+from tests.support import RECEIVER_KEY, WireFailure, inference
 from xybridd.cli.checks import register
 from xybridd.cli.checks.scene import Scene, config_of, look_around
 from xybridd.config import Config
@@ -48,7 +48,18 @@ def level(found: dict[str, dict[str, Any]], check: str) -> str:
 
 def test_a_daemon_that_is_well(daemon: Daemon) -> None:
     found = examined(daemon)
-    for check in ("daemon", "version", "ledger", "socket", "data folder", "database", "config", "upload", "spool"):
+    for check in (
+        "daemon",
+        "version",
+        "ledger",
+        "socket",
+        "data folder",
+        "database",
+        "config",
+        "upload",
+        "spool",
+        "clients",
+    ):
         assert level(found, check) == "ok", found[check]
     shown = daemon.xybridd("doctor").stdout
     assert "\x1b" not in shown
@@ -108,11 +119,11 @@ def test_a_database_is_looked_at_without_being_touched(make_daemon: Callable[...
         wire.hello()
         wire.call("record.batch", seq=1, records=[inference()] * 50, flush=True)
     daemon.kill()
-    before = {path: path.read_bytes() for path in sorted(daemon.data.iterdir())}
+    before = {path: path.read_bytes() for path in sorted(daemon.data.iterdir()) if path.is_file()}
     found = examined(daemon)
     assert level(found, "database") == "ok"
     assert "did not end cleanly" in found["database"]["says"]
-    assert {path: path.read_bytes() for path in sorted(daemon.data.iterdir())} == before
+    assert {path: path.read_bytes() for path in sorted(daemon.data.iterdir()) if path.is_file()} == before
 
 
 def test_a_damaged_database(make_daemon: Callable[..., Daemon]) -> None:
@@ -180,6 +191,48 @@ def test_what_waits_for_a_daemon(make_daemon: Callable[..., Daemon]) -> None:
     found = examined(daemon)
     assert level(found, "spool") == "warning"
     assert found["spool"]["mend"] == "xybridd run"
+
+
+def test_a_ring_whose_process_lives_does_not_wait(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    script = (
+        "import sys, xybridd\n"
+        "client = xybridd.connect(app='kiosk')\n"
+        "client.record_inference('m', '1', latency_ms=1)\n"
+        "print('on', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env=daemon.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as app:
+        assert app.stdout is not None
+        assert app.stdout.readline() == b"on\n"
+        assert list((daemon.data / "spool").glob("*.ring"))
+        assert examined(daemon)["spool"]["says"] == "empty"
+        app.kill()
+        app.wait()
+        assert "1 ring of exited processes" in examined(daemon)["spool"]["says"]
+
+
+def test_a_file_that_is_no_ring(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon()
+    (daemon.data / "spool").mkdir(parents=True, mode=0o700)
+    (daemon.data / "spool" / "some.damaged").write_bytes(b"junk")
+    found = examined(daemon)
+    assert level(found, "spool") == "warning"
+    assert found["spool"]["mend"] == f"ls -l {daemon.data / 'spool'}"
+
+
+def test_a_client_that_is_refused(daemon: Daemon) -> None:
+    with daemon.wire() as wire, pytest.raises(WireFailure):
+        wire.call("hello", app="kiosk", client_id="no UUID")
+    found = examined(daemon)
+    assert level(found, "clients") == "warning"
+    assert "kiosk" in found["clients"]["says"]
+    assert "correct in this app" in found["clients"]["mend"]
+    shown = daemon.xybridd("status").stdout
+    assert "kiosk (user" in shown
+    assert "hello was refused 1 time, last" in shown
 
 
 # The network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import signal
 import subprocess
@@ -73,6 +74,17 @@ def test_records_as_they_come(daemon: Daemon) -> None:
         assert "): no ~/model.onnx\n" in shown
         tail.send_signal(signal.SIGINT)
         assert tail.wait(PATIENCE_S) == 130
+
+
+def test_a_cancelled_call_is_shown_with_how_long_it_ran(daemon: Daemon) -> None:
+    with producing(daemon) as wire, tailing(daemon) as tail:
+        record = {"type": "cancelled", "model_id": "whisper", "version": "1.0", "latency_ms": 14_000}
+        seqs = itertools.count(1)
+
+        def send() -> None:
+            wire.call("record.batch", seq=next(seqs), records=[record], flush=True)
+
+        assert lines_of(tail, send, 1)[0].endswith("kiosk  whisper@1.0  cancelled after 14,000 ms\n")
 
 
 def test_what_is_asked_for_as_json_lines_and_no_more(daemon: Daemon) -> None:

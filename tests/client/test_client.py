@@ -18,7 +18,7 @@ import pytest
 import xybridd
 from tests.client.spools import fetched
 from tests.support import PATIENCE_S, environment, until
-from xybridd.client import client as client_module
+from xybridd.client import writer as writer_module
 from xybridd.protocol.ring import SLOTS
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def test_rings_are_bounded_and_what_is_dropped_is_counted(
     connect: Callable[..., xybridd.Client],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_module, "MOST_BYTES", 2**19)
+    monkeypatch.setattr(writer_module, "MOST_BYTES", 2**19)
     daemon = make_daemon()
     client = connect(daemon)
     for _ in range(SLOTS + 1000):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from xybridd.core.health import clock, config, daemon, device, service, socket, storage, upload
+from xybridd.core.health import clients, clock, config, daemon, device, service, socket, storage, upload
 from xybridd.core.health.finding import EXIT_CODES, ORDER, Finding, Level, Topic, by_weight, worst
 
 if TYPE_CHECKING:
@@ -362,6 +362,34 @@ def test_how_far_an_endpoint_is_reached(stage: Any, level: Level) -> None:
 )
 def test_spools(facts: dict[str, Any], level: Level) -> None:
     assert only(upload.judge_spool(upload.SpoolFacts(path="/s", **facts))).level is level
+
+
+# Clients
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "advice"),
+    [
+        ("session.start", "invalid_params", "correct in this app"),
+        ("session.start", "permission_denied", "run this app as the user"),
+        ("ring.attach", "invalid_params", "upgrade the xybridd of this app"),
+        ("hello", "unknown_session", "start a session of its own"),
+        ("session.start", "session_ended", "start another session"),
+    ],
+)
+def test_refused_clients_say_what_to_do(method: str, code: str, advice: str) -> None:
+    client = {"uid": 1000, "app": "kiosk", "method": method, "code": code, "message": "why", "count": 3}
+    facts = clients.ClientFacts(refused=[{**client, "last_at_ms": 0}], now_ms=60_000)
+    finding = only(clients.judge(facts))
+    assert finding.level is WARNING
+    assert finding.says == f"kiosk (user 1000): {method} was refused 3 times, 1 min ago: why"
+    assert advice in (finding.mend or "")
+    later = clients.ClientFacts(refused=facts.refused, now_ms=3_600_001)
+    assert only(clients.judge(later)).level is OK
+
+
+def test_only_a_daemon_knows_the_refused_clients() -> None:
+    assert only(clients.judge(clients.ClientFacts(refused=None, now_ms=0))).level is Level.UNKNOWN
 
 
 # GPU and NPU

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a
 FOR_ALL = {
     "hello", "session.start", "session.list", "stats.minutes", "record.inference", "record.error", "record.batch",
     "device.capabilities", "device.advice", "device.watch", "device.samples", "records.watch", "upload.status", "daemon.status",
-    "session.get", "session.export", "session.end", "session.reset", "ring.attach", "ring.drain", "ring.flush", "ring.wake",
+    "session.get", "session.export", "session.end", "session.reset",
+    "ring.attach", "ring.drain", "ring.flush", "ring.wake",
 }  # fmt: skip
 
 #: What must be said beside a session, of whatever method.
@@ -39,7 +40,7 @@ SAID: dict[str, Any] = {
     "latency_ms": 1,
     "error": "e",
     "exports": [{}],
-    "ring_id": "00000000-0000-4000-8000-000000000000",
+    "ring_id": new_id(),
 }
 MARK = "only-for-its-owner"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-from unittest import mock
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,8 +17,8 @@ import msgspec
 from tests.core.given import NOW_MS, head
 from tests.probes.machines import LINUX
 from tests.probes.test_bad_trees import files_of
+from tests.rings import Written
 from xybridd import config
-from xybridd.client import spool
 from xybridd.core import address
 from xybridd.core.conditions import Conditions
 from xybridd.core.delivery import Job, Outcome, Target
@@ -27,22 +27,29 @@ from xybridd.core.histogram import Histogram
 from xybridd.core.importing import item_from
 from xybridd.core.minute import minute_from
 from xybridd.core.redaction import redact
+from xybridd.core.registry import Producer
 from xybridd.core.retry import LONGEST_RETRY_AFTER_S, decide
+from xybridd.core.ring import Run, Table, calls_in, parse_header
+from xybridd.core.ring import read as read_ring
+from xybridd.core.ring import records as records_in
 from xybridd.core.session import Session, SessionLimits
 from xybridd.core.stats import StatsTotals
 from xybridd.daemon.handlers import METHODS
 from xybridd.errors import ConfigError, InvalidParams, ParseError
 from xybridd.probes.recorded import RecordedTree
 from xybridd.probes.register import PROBES, together
+from xybridd.protocol import ring as layout
 from xybridd.protocol.framing import BadLine, LineSplitter, decode_params, encode_error, encode_result, parse_request
 from xybridd.protocol.messages import RecordBatchParams
+from xybridd.services.ring_file import Ring
+from xybridd.services.sessions import Link
 from xybridd.storage import minutes
 from xybridd.storage.rows import StoredSession, _model
 from xybridd.upload import frames, http, otlp, xybrid
 from xybridd.upload.request import Answer, outcome_of, without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 MAX_FRAME = 4096
 KEY = "xk-not-to-be-seen"
@@ -97,29 +104,60 @@ def configuration(data: bytes) -> None:
     config.parse(config.as_toml(config.keys(loaded.config)), Path("shown.toml"))
 
 
-class _Daemon:
-    """Takes what is valid, as the real one does, and refuses the rest."""
+def rings(data: bytes) -> None:
+    """A ring full of anything, that shrinks while it is read: each slot is counted or rejected, and reading ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = Written(Path(folder, "rings"))
+        written.start()
+        written.calls(20)
+        written.error("boom", written.model())
+        path, whole = written.path, bytearray(written.path.read_bytes())
+        written.ring.close()
+        # Each three bytes say where, in table, slots or header, and then what is written there.
+        sizes = (64, 128, len(whole) - 8192, 200)
+        starts = (0, 4096, 8192, 8192)
+        for at in range(1, len(data) - 2, 11):
+            part = data[at] % 4
+            place = starts[part] + (data[at] >> 2 | data[at + 1] << 6) % sizes[part]
+            whole[place : place + 8] = data[at + 2 : at + 10].ljust(8, b"\0")
+        path.write_bytes(whole[: layout.Geometry(64, 4096).size_bytes])
+        fd = os.open(path, os.O_RDWR)
+        try:
+            _read_ring(fd, path.stat().st_size, data)
+        finally:
+            os.close(fd)
 
-    @classmethod
-    def open(cls, _sockets: Sequence[Path] | None) -> Self:
-        return cls()
 
-    def call(self, method: str, params: Any, _timeout_s: float) -> Any:
-        decode_params(METHODS[method].params, msgspec.Raw(msgspec.json.encode(params)))
-        return {"last_seq": 0}
-
-    def close(self) -> None:
-        pass
-
-
-def spools(data: bytes) -> None:
-    """A file is delivered or put aside: it does not stay, to be tried for ever."""
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(spool, "Connection", _Daemon):
-        path = Path(folder, "one.spool")
-        path.write_bytes(data)
-        path.chmod(0o600)
-        assert spool.deliver(path, None)
-        assert not path.exists()
+def _read_ring(fd: int, size_bytes: int, data: bytes) -> None:
+    try:
+        header = parse_header(os.pread(fd, 4096, 0), size_bytes)
+        table, session = Table(), Session(head(), SessionLimits())
+        ring = Ring(fd, header, table, Link(1, 0, str), Producer(0, "ring", "app"))
+        ring.final = bool(data) and data[0] % 2 == 1
+        for turn in range(100):
+            if data and data[0] > 250 and turn == 1:
+                os.ftruncate(fd, 9000)
+            ring.refresh_table()
+            found = ring.ready(64)
+            slots = 0
+            for length, part in read_ring(found, table):
+                slots += length
+                if isinstance(part, Run):
+                    session.count(part.calls, part.others, part.length, NOW_MS)
+                    assert part.records + part.rejected <= length
+            assert slots == len(found) // 64
+            list(records_in(found, table))
+            calls_in(found, table)
+            table.last_session()
+            ring.next += slots
+            if not slots:
+                later = ring.later()
+                assert later is None or later > ring.next
+                break
+    except InvalidParams as error:
+        assert str(error)  # noqa: PT017
+        return
+    msgspec.json.encode((session_metrics(session, {}), telemetry_export(session, {})))
 
 
 def rows(data: bytes) -> None:
@@ -130,7 +168,7 @@ def rows(data: bytes) -> None:
         minute = minute_from(data)
         minute.merge(minute_from(data))
         msgspec.msgpack.encode(minute)
-    image = _model(("s", 0, "m", "1", 1, 1, 0, 1, 1, data, data, data))
+    image = _model(("s", 0, "m", "1", 1, 1, 0, 1, 1, data, data, data, 0))
     stored = StoredSession(head(), [image], [])
     session = Session.restored(stored.head, SessionLimits(), stored.models, stored.errors, None)
     msgspec.json.encode(session_metrics(session, {}))
@@ -233,7 +271,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "framing": framing,
     "messages": messages,
     "configuration": configuration,
-    "spools": spools,
+    "rings": rings,
     "rows": rows,
     "answers": answers,
     "imports": imports,

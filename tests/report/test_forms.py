@@ -17,8 +17,9 @@ from tests.core.test_report import COOL, HOT, calls, recorded, sample
 from tests.report.given import HOSTILE, facts, session_line, week_report
 from xybridd.core.minute import AppMinute
 from xybridd.core.report.facts import DAY_MS
-from xybridd.core.report.make import make_report
-from xybridd.protocol.records import InferenceRecord
+from xybridd.core.report.figures import CallInProgress
+from xybridd.core.report.make import MOST_INTERRUPTED, make_report
+from xybridd.protocol.records import CancelledRecord, InferenceRecord
 from xybridd.report import text
 from xybridd.report.axes import TimeAxis, ValueAxis
 from xybridd.report.markdown import markdown
@@ -69,7 +70,8 @@ def hostile_report() -> Report:
         "ledger": {"received": 1, "rejected": {HOSTILE: 1}, "removed": {HOSTILE: 2}, "exports": {HOSTILE: {"made": 1}}},
     }  # fmt: skip
     details = {"machine": {"value": HOSTILE}, "platform": {"value": HOSTILE}, "gpu": {"value": [{"name": HOSTILE}]}}
-    line = session_line(HOSTILE, app=HOSTILE, end_reason=HOSTILE, models_used=[HOSTILE])
+    interrupted = [CallInProgress(HOSTILE, HOSTILE, 14_000)]
+    line = session_line(HOSTILE, app=HOSTILE, end_reason=HOSTILE, models_used=[HOSTILE], calls_in_progress=interrupted)
     return make_report(
         facts(
             minutes,
@@ -157,6 +159,32 @@ def test_what_the_device_does_not_say_is_said_to_be_unknown() -> None:
     assert "too few calls" in page(make_report(facts(recorded((COOL, calls(10, 40)), (HOT, calls(20, 3))))))
 
 
+def test_interrupted_calls_stand_below_the_errors() -> None:
+    interrupted = CallInProgress("llama-3.2-3b", "1.0", 14_000)
+    lost = session_line("0123456789", app="kiosk", end_reason="client_lost", calls_in_progress=[interrupted])
+    active = session_line(app="kiosk", ended_at=None, calls_in_progress=[interrupted] * MOST_INTERRUPTED)
+    report = make_report(facts(sessions=[lost, active]))
+    assert len(report.interrupted_calls) == MOST_INTERRUPTED
+    assert (report.interrupted_calls[0].app, report.interrupted_calls[0].running_ms) == ("kiosk", 14_000)
+    html, written = page(report), markdown(report)
+    Seen(html)
+    assert "No errors in this time.</p><h3>Interrupted calls</h3>" in html
+    assert "1 more are not listed" in html
+    assert "| llama-3.2-3b 1.0 | kiosk | 14 s | 2023-11-14 22:12 | 01234567 |" in written
+    assert "| llama-3.2-3b 1.0 | kiosk | 14 s | still active | s |" in written
+    assert "1 more are not listed" in written
+    assert "Interrupted calls" not in page(week_report()) + markdown(week_report())
+
+
+def test_cancelled_calls_are_counted_by_model() -> None:
+    cancelled = CancelledRecord("m", "1", 14_000)
+    report = make_report(facts(recorded((COOL, [*calls(10, 3), cancelled, cancelled]))))
+    assert sum(model.cancelled for model in report.models) == 2
+    assert '<th scope="col">Cancelled</th>' in page(report)
+    assert "| Cancelled |" in markdown(report)
+    assert "Cancelled" not in page(week_report()) + markdown(week_report())
+
+
 def test_the_ledger_stands_there_as_its_equations() -> None:
     html = page(week_report())
     assert "120 records received = 100 counted + 15 duplicates + 5 rejected (invalid_params 5)" in html
@@ -173,7 +201,9 @@ def test_whatever_was_recorded_becomes_a_whole_page_whose_numbers_add_up(
     made = recorded(*((HOT if number % 2 else COOL, list(part)) for number, part in enumerate(parts)))
     report = make_report(facts(made, since_ms=NOW_MS - DAY_MS))
     calls_made = sum(isinstance(record, InferenceRecord) for record in records)
-    assert (report.totals.calls, report.totals.errors) == (calls_made, len(records) - calls_made)
+    cancelled = sum(isinstance(record, CancelledRecord) for record in records)
+    assert (report.totals.calls, report.totals.errors) == (calls_made, len(records) - calls_made - cancelled)
+    assert sum(model.cancelled for model in report.models) == cancelled
     for model in report.models:
         for dimension in model.dimensions:
             assert sum(state.calls for state in dimension.states) == model.calls
@@ -196,7 +226,7 @@ def test_markdown_keeps_hostile_names_in_their_cell() -> None:
     tables = [line for line in written.splitlines() if line.startswith("|")]
     for line in tables:
         cells = line.replace("\\|", "").count("|")
-        assert cells in {5, 8, 7, 3}, line
+        assert cells in {5, 8, 7, 6, 3}, line
     assert "<img" not in written.replace("\\<", "")
     assert "](javascript" not in written.replace("\\]", "").replace("\\(", "")
 

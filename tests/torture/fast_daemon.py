@@ -32,7 +32,7 @@ def main(factor: float) -> None:
 
     FastClock.factor = factor
     setattr(app, "SystemClock", FastClock)  # noqa: B010 - what is stood in for is not ours to declare
-    for name in ("MINUTE_S", "RETENTION_EVERY_S", "SPOOLS_EVERY_S", "BUSY_EVERY_S"):
+    for name in ("MINUTE_S", "RETENTION_EVERY_S", "ORPHANS_EVERY_S", "BUSY_EVERY_S"):
         setattr(scheduler, name, getattr(scheduler, name) / factor)
     app.run(load(None), None)
 

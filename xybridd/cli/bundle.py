@@ -17,7 +17,7 @@ import msgspec
 from xybridd import __version__
 from xybridd import config as configuration
 from xybridd.core.address import shown_url
-from xybridd.paths import client_sockets, config_files, data_folder, spool_folder
+from xybridd.paths import client_sockets, config_files, data_folder, ring_folder, spool_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,7 +98,13 @@ def _config(scene: Scene) -> Any:
 
 
 def _paths(scene: Scene) -> Any:
-    folders = (scene.data, data_folder(None), spool_folder(), *(path.parent for path in client_sockets()))
+    folders = (
+        scene.data,
+        data_folder(None),
+        ring_folder(),
+        spool_folder(),
+        *(path.parent for path in client_sockets()),
+    )
     return {
         "sockets": [str(path) for path in client_sockets()],
         "config": [str(path) for path in config_files()],
@@ -166,7 +172,11 @@ PARTS: tuple[Part, ...] = (
     Part("status.json", "what `xybridd status` says: counts, sizes, where uploads go", _status),
     Part("device.json", "what `xybridd device` says: processors, memory, GPU, NPU, battery, heat", _device),
     Part("config.json", "the settings that differ from the defaults; no key, no user in a URL", _config),
-    Part("paths.json", "where socket, config and data are, and the files there by name, size and permission", _paths),
+    Part(
+        "paths.json",
+        "where socket, config, data and rings are, and the files there by name, size, permission",
+        _paths,
+    ),
     Part(
         "database.json", "is the database sound, and how many rows each table has; nothing of what they say", _database
     ),

@@ -1,4 +1,4 @@
-"""``xybridd errors``: what went wrong, how often, and since when."""
+"""``xybridd errors``: what went wrong, how often, and since when; the calls whose process disappeared."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from xybridd.cli import when
 from xybridd.cli.figures import count, percent
 from xybridd.cli.minutes import read_minutes
 from xybridd.cli.output import clock_time, daemon
+from xybridd.cli.sessions import called, length
 from xybridd.cli.table import UNKNOWN, Column, Table, forms, number, write
 from xybridd.core.grouping import group
 from xybridd.errors import UnknownSession
@@ -25,28 +26,41 @@ if TYPE_CHECKING:
 _MOST_SESSIONS = 1000
 
 _NONE = "no errors were recorded in that time"
+_NONE_INTERRUPTED = "no process disappeared during a call in that time"
 
 
 @click.command()
 @when.since("7d")
 @click.option("--app", help="Only of this app.")
 @click.option("--by-category", is_flag=True, help="By category and model alone, without messages.")
+@click.option("--interrupted", is_flag=True, help="Only the calls whose process disappeared.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many rows.")
 @forms
-def errors(since_ms: int, app: str | None, limit: int, form: str | None, *, by_category: bool) -> None:
+def errors(
+    since_ms: int, app: str | None, limit: int, form: str | None, *, by_category: bool, interrupted: bool
+) -> None:
     """What went wrong: each error with its category and model, how often, first and last.
 
-    Messages are counted by session: those that came up again in that time count with all of their session.
+    Messages are counted by session: those that came up again in that time count with all of their session. Calls that
+    had started when their process disappeared follow below; --json and --csv list them with --interrupted.
 
     \b
     Example:  xybridd errors --since 24h --app kiosk
     """
+    if by_category and interrupted:
+        raise click.UsageError("--by-category and --interrupted cannot be used together")
     connection = daemon()
     try:
+        sessions = _sessions(connection, since_ms, app)
+        cut_off = _interrupted(sessions)
+        if interrupted:
+            write(cut_off[:limit], _INTERRUPTED, form, empty=_NONE_INTERRUPTED)
+            _say_left_out(len(cut_off) - limit, "interrupted calls")
+            return
         if by_category:
             rows, more = _categories(connection, since_ms, app), 0
         else:
-            rows, more = _messages(connection, since_ms, app)
+            rows, more = _messages(connection, sessions, since_ms)
     finally:
         connection.close()
     whole = sum(row["count"] for row in rows)
@@ -55,8 +69,32 @@ def errors(since_ms: int, app: str | None, limit: int, form: str | None, *, by_c
     write([{name: row[name] for name in table.fields} for row in shown], table, form, empty=_NONE)
     if more:
         click.echo(f"{more:,} older sessions with errors were left out; give a shorter --since", err=True)
-    if len(rows) > limit:
-        click.echo(f"{len(rows) - limit:,} more errors were left out; --limit shows more", err=True)
+    _say_left_out(len(rows) - limit, "errors")
+    if cut_off and form is None:
+        click.echo("\nInterrupted calls")
+        write(cut_off[:limit], _INTERRUPTED, None, empty=_NONE_INTERRUPTED)
+        _say_left_out(len(cut_off) - limit, "interrupted calls")
+
+
+def _say_left_out(number_of: int, what: str) -> None:
+    if number_of > 0:
+        click.echo(f"{number_of:,} more {what} were left out; --limit shows more", err=True)
+
+
+def _sessions(connection: Connection, since_ms: int, app: str | None) -> list[Row]:
+    params: dict[str, Any] = {"since_ms": since_ms, "limit": 10_000} | ({"app": app} if app else {})
+    found: list[Row] = connection.call("session.list", params)["sessions"]
+    return found
+
+
+def _interrupted(sessions: Iterable[Row]) -> list[Row]:
+    """The calls that had started when their process disappeared; the newest session first."""
+    return [
+        {"model": call["model_id"], "version": call["version"], "app": session["app"]}
+        | {"running_ms": call["running_ms"], "ended_ms": session["ended_at"], "session_id": session["session_id"]}
+        for session in sessions
+        for call in session.get("calls_in_progress", [])
+    ]
 
 
 def _categories(connection: Connection, since_ms: int, app: str | None) -> list[Row]:
@@ -68,10 +106,9 @@ def _categories(connection: Connection, since_ms: int, app: str | None) -> list[
     ]
 
 
-def _messages(connection: Connection, since_ms: int, app: str | None) -> tuple[list[Row], int]:
+def _messages(connection: Connection, sessions: Iterable[Row], since_ms: int) -> tuple[list[Row], int]:
     """The errors by their text, the most frequent first, and how many sessions with errors were not read."""
-    params: dict[str, Any] = {"since_ms": since_ms, "limit": 10_000} | ({"app": app} if app else {})
-    failed = [each["session_id"] for each in connection.call("session.list", params)["sessions"] if each["error_count"]]
+    failed = [each["session_id"] for each in sessions if each["error_count"]]
     found: dict[tuple[str, str | None, str], Row] = {}
     for session_id in failed[:_MOST_SESSIONS]:
         try:
@@ -117,3 +154,16 @@ def _table(*, messages: bool) -> Table:
             *([Column("error", lambda row: row["message"], folds=True)] if messages else []),
         ],
     )  # fmt: skip
+
+
+#: ``ended_ms``: when the session ended; None while other processes continue it.
+_INTERRUPTED = Table(
+    ["model", "version", "app", "running_ms", "ended_ms", "session_id"],
+    [
+        Column("model", lambda row: called({"model_id": row["model"], "version": row["version"]})),
+        Column("app", lambda row: row["app"], 6),
+        Column("running for", lambda row: length(row["running_ms"]), 7),
+        Column("session ended", lambda row: "active" if row["ended_ms"] is None else clock_time(row["ended_ms"]), 5),
+        Column("session", lambda row: row["session_id"][:8], 4),
+    ],
+)

@@ -20,7 +20,7 @@ LATENCIES = ("p50_ms", "p90_ms", "p99_ms", "max_ms")
 
 #: The names in JSON and CSV of what `figures` says, in their order.
 FIELDS = (
-    "calls", "errors", "error_percent", *LATENCIES, "tokens_per_second", "time_to_first_token_p50_ms",
+    "calls", "errors", "error_percent", "cancelled", *LATENCIES, "tokens_per_second", "time_to_first_token_p50_ms",
 )  # fmt: skip
 SPLITS = (*(f"target_{name}" for name in TARGETS), *(f"hardware_{name}" for name in HARDWARE))
 
@@ -34,6 +34,7 @@ def figures(one: Group) -> Row:
         "calls": one.calls,
         "errors": one.errors,
         "error_percent": None if rate is None else round(rate, 3),
+        "cancelled": one.cancelled,
         **{
             f"p{share}_ms": None if latency is None else _rounded(latency.quantile(share / 100))
             for share in (50, 90, 99)
@@ -105,6 +106,8 @@ def columns() -> list[Column]:
         number("calls", lambda row: count(row["calls"])),
         number("errors", lambda row: count(row["errors"]), 8, style=errors_red),
         number("err %", lambda row: percent(row["error_percent"]), 5),
+        # Most apps cancel nothing: the column is shown where one did.
+        number("cancelled", lambda row: count(row["cancelled"] or None), 4),
         number("p50 ms", lambda row: ms(row["p50_ms"])),
         number("p90", lambda row: ms(row["p90_ms"]), 7),
         number("p99", lambda row: ms(row["p99_ms"]), 6),

@@ -38,7 +38,7 @@ _COMMANDS = {
     "advice": "What an app had better do now, and why.",
     "config": "Look at the configuration.",
     "service": "Have the daemon run as a service, of yours or of the system.",
-    "paths": "Where socket, data, config and spool are.",
+    "paths": "Where socket, data, config, rings and spool are.",
     "completion": "What makes bash, zsh or fish complete commands.",
     "receive": "Receive exports here, to see what a device sends.",
 }

@@ -13,7 +13,7 @@ from xybridd.cli.output import console, json_option, plain, print_json
 @click.command()
 @json_option
 def paths(*, as_json: bool) -> None:
-    """Say where socket, data, config and spool are, and whether they are there.
+    """Say where socket, data, config, rings and spool are, and whether they are there.
 
     Of the daemon that runs; where none does, of one that would be started from here.
 
@@ -36,13 +36,13 @@ def paths(*, as_json: bool) -> None:
 
 def _gather() -> list[dict[str, Any]]:
     from xybridd.cli.checks.scene import look_around
-    from xybridd.paths import client_sockets, config_files, spool_folder
+    from xybridd.paths import client_sockets, config_files, ring_folder, spool_folder
 
     scene = look_around()
     sockets = (scene.connected,) if scene.connected else client_sockets()
     config = Path(scene.config_path) if scene.config_path else config_files()[0]
     found = [*(("socket", path) for path in sockets), ("data", scene.data), ("config", config)]
-    found.append(("spool", spool_folder()))
+    found += [("rings", ring_folder()), ("spool", spool_folder())]
     return [{"what": what, "path": str(path), "exists": _there(path)} for what, path in found]
 
 

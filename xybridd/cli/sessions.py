@@ -24,6 +24,8 @@ from xybridd.cli.table import UNKNOWN, Column, Table, forms, number, write
 from xybridd.errors import UnknownSession, XybriddError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Group
 
     from xybridd.client.connection import Connection
@@ -219,7 +221,7 @@ def _page(found: dict[str, Any]) -> Group:
     parts: list[Any] = [Text.from_markup(head)]
     if labels:
         parts.append(Text.from_markup(labels))
-    parts += [Text.from_markup(total), ""]
+    parts += [Text.from_markup(total), *map(Text.from_markup, _processes(more)), ""]
     if found["by_model"]:
         parts += [_models(found), ""]
     if found["errors"]:
@@ -227,14 +229,34 @@ def _page(found: dict[str, Any]) -> Group:
     return Group(*parts)
 
 
+def _processes(more: dict[str, Any]) -> Iterator[str]:
+    """How the processes went that shared the session, and the calls that were in progress when one was lost."""
+    if went := more.get("processes"):
+        yield "processes: " + ", ".join(f"{number:,} {plain(outcome)}" for outcome, number in went.items())
+    for each in more.get("calls_in_progress", []):
+        yield f"[yellow]in progress when lost: {plain(called(each))}, running for {length(each['running_ms'])}[/]"
+
+
+def called(interrupted: dict[str, Any]) -> str:
+    """The model of an interrupted call as people name it: ``llama-3.2-3b 1.0``."""
+    return f"{interrupted['model_id']} {interrupted['version']}".rstrip()
+
+
+def length(running_ms: float) -> str:
+    """How long a call had been running; milliseconds below one second."""
+    return f"{running_ms:.0f} ms" if running_ms < 1000 else span(running_ms / 1000)
+
+
 def _models(found: dict[str, Any]) -> Any:
     from rich.table import Table
 
+    details = found["extensions"].get("models", {})
+    cancelled = any("cancelled" in each for each in details.values())
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("model", overflow="fold")
-    for title in ("calls", "errors", "p50 ms", "p90", "p99", "max", "tokens/s"):
+    counts = ("calls", "errors", *(["cancelled"] if cancelled else []))
+    for title in (*counts, "p50 ms", "p90", "p99", "max", "tokens/s"):
         table.add_column(title, justify="right", no_wrap=True)
-    details = found["extensions"].get("models", {})
     for key, metric in found["by_model"].items():
         latency = details.get(key, {}).get("latency_ms", {})
         rate = details.get(key, {}).get("stats", {}).get("tokens_per_second", {}).get("mean")
@@ -242,6 +264,7 @@ def _models(found: dict[str, Any]) -> Any:
             plain(key.removesuffix("@")),
             f"{metric['call_count']:,}",
             f"[red]{metric['error_count']:,}[/]" if metric["error_count"] else "0",
+            *([f"{details.get(key, {}).get('cancelled', 0):,}"] if cancelled else []),
             *(ms(latency.get(name)) for name in ("p50", "p90", "p99", "max")),
             "–" if rate is None else f"{rate:.1f}",
         )

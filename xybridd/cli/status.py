@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from xybridd import __version__
-from xybridd.cli.output import call, console, json_option, plain, print_json, size, span
+from xybridd.cli.output import call, clock_time, console, json_option, plain, print_json, size, span
 from xybridd.cli.upload_page import balance, in_a_line
-from xybridd.core.health import daemon, storage, upload
+from xybridd.core.health import clients, daemon, storage, upload
 from xybridd.core.health.finding import Level, by_weight
 from xybridd.core.words import many
 
@@ -69,6 +70,12 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     used = size(kept["used_bytes"]) if "used_bytes" in kept else "unknown"
     yield "storage", f"{used} of {size(kept['quota_bytes'])}, {plain(kept['path'])}"
     yield "device", plain(found["device_id"])
+    for client in clients.recent(found.get("refused_clients", []), _now_ms()):
+        yield "refused", f"[yellow]{plain(clients.in_a_line(client))}, last {clock_time(client['last_at_ms'])}[/]"
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _records(ledger: dict[str, Any]) -> str:
@@ -88,7 +95,7 @@ def _lost(ledger: dict[str, Any]) -> str:
     if ledger["missing_batches"]:
         parts.append(many(ledger["missing_batches"], "batch that never came", "batches that never came"))
     if ledger["dropped_by_clients"]:
-        parts.append(f"{ledger['dropped_by_clients']:,} dropped by apps whose queue was full")
+        parts.append(f"{ledger['dropped_by_clients']:,} dropped by apps whose rings were full")
     return ", ".join(parts)
 
 
@@ -99,7 +106,7 @@ def _waiting(told: dict[str, Any]) -> str:
     queued |= {sink: tally["queued"] for sink, tally in told.get("not_configured", {}).items() if tally["queued"]}
     parts = [f"{many(number, 'export')} for {sink}" for sink, number in queued.items()]
     if files := spooled().files:
-        parts.append(f"{many(files, 'file')} of records in the spool")
+        parts.append(f"{many(files, 'ring')} of exited processes")
     return ", ".join(parts) or "nothing"
 
 
@@ -118,6 +125,7 @@ def _judged(found: dict[str, Any]) -> list[Finding]:
     kept = found["storage"]
     return [
         *daemon.judge(daemon.DaemonFacts(answers="running", version=__version__, status=found)),
+        *clients.judge(clients.ClientFacts(refused=found.get("refused_clients"), now_ms=_now_ms())),
         *upload.judge(upload.UploadFacts(status=found["upload"], by_daemon=True)),
         *storage.judge_database(
             storage.DatabaseFacts(

@@ -104,6 +104,9 @@ def line(record: Record) -> Text:
     if record["type"] == "error":
         shown.append(f"error ({record['category']}): {printable(record['error'])}", style="red")
         return shown
+    if record["type"] == "cancelled":
+        shown.append(f"cancelled after {ms(record['latency_ms'])} ms", style="yellow")
+        return shown
     shown.append(f"{ms(record['latency_ms'])} ms")
     stats = record.get("stats") or {}
     for name, form in (

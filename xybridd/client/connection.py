@@ -180,7 +180,7 @@ class Connection:
 
     def call(self, method: str, params: Any = None, timeout_s: float = 10.0, fd: int | None = None) -> Any:
         """One request and its result, decoded. Raises the WireError that the daemon answered."""
-        request_id = self.send(method, json.dumps({} if params is None else params).encode(), timeout_s, fd)
+        request_id = self.send(method, _encoded({} if params is None else params), timeout_s, fd)
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             answers = self.receive(left_s)
@@ -192,6 +192,15 @@ class Connection:
                         raise error_from(answer)
                     return answer.result
         raise DaemonUnreachable(f"no answer to {method} within {timeout_s:g} s: the daemon hangs")
+
+
+def _encoded(params: Any) -> bytes:
+    try:
+        return json.dumps(params, allow_nan=False).encode()
+    except (TypeError, ValueError):  # typed objects, JSON as it came: from our own commands, which have msgspec
+        import msgspec  # noqa: PLC0415 - an app never comes here
+
+        return msgspec.json.encode(params)
 
 
 def _warn(path: Path, reason: str) -> None:

@@ -14,12 +14,13 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xybridd import __version__
 from xybridd.client.connection import Connection, close, error_from, wait_readable
+from xybridd.client.orphans import orphans, remove, set_aside
 from xybridd.client.own_file import OwnFile
-from xybridd.client.orphans import orphans, set_aside
 from xybridd.client.values import log
 from xybridd.errors import (
     DaemonUnreachable,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from xybridd.client.client import Client
     from xybridd.client.connection import Answer
     from xybridd.client.ring import Ring
+    from xybridd.client.writer import Writer
 
 _FIRST_RETRY_S = 0.025
 _LONGEST_RETRY_S = 1.0
@@ -55,8 +57,9 @@ _monotonic = time.monotonic
 class ConnectionThread:
     """Start it once. Commands may come from any thread."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, writer: Writer) -> None:
         self._client = client
+        self._writer = writer
         self._commands: deque[Callable[[], None]] = deque()
         self._connection: Connection | None = None
         self._attached: set[Ring] = set()
@@ -89,11 +92,8 @@ class ConnectionThread:
         """One of the methods named ``_do_…``; its result."""
         future: Future[Any] = Future()
         self._commands.append(lambda: getattr(self, f"_do_{name}")(future, *arguments))
-        self._wake()
+        self.wake()
         return future
-
-    def rings_changed(self) -> None:
-        self._wake()
 
     def wake_daemon(self) -> None:
         """Tell the daemon that a ring that it does not visit has something. By the app's thread: one short line."""
@@ -106,7 +106,7 @@ class ConnectionThread:
         self._stopping = True
         if (connection := self._connection) is not None:
             connection.break_off()
-        self._wake()
+        self.wake()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
@@ -116,7 +116,8 @@ class ConnectionThread:
             if each is not None:
                 each.close()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have it look for what is to be done."""
         waker = self._waker
         if waker is not None:
             waker.wake()
@@ -152,12 +153,12 @@ class ConnectionThread:
             self._attach_rings()
             if self._client.watchers and not self._watching:
                 self._watching = True
-                self._ask("device.watch", {}, lambda answer: answer and self._tell(answer.result))
+                self._ask("device.watch", {}, self._watched)
             if self._orphans_due and not self._flushes:
                 self._deliver_orphans()
         self._keep_rings()
         self._go_on_flushing()
-        self._client.settle_rings()
+        self._writer.settle()
         self._rest()
 
     def _carry_out(self) -> None:
@@ -194,7 +195,7 @@ class ConnectionThread:
         client = self._client
         hello = {
             "app": client.app,
-            "client_id": client.client_id,
+            "client_id": self._writer.client_id,
             "app_version": client.app_version,
             "sdk_version": __version__,
             "boot_id": boot_id(),
@@ -221,7 +222,10 @@ class ConnectionThread:
             self._next_try_s = _monotonic() + _REFUSED_RETRY_S
             return
         self._next_try_s = _monotonic() + self._retry_s
-        self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S if self._client.has_unread() else _IDLE_RETRY_S)
+        self._retry_s = min(
+            self._retry_s * 2,
+            _LONGEST_RETRY_S if any(not ring.read_whole for ring in self._writer.rings()) else _IDLE_RETRY_S,
+        )
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -252,14 +256,14 @@ class ConnectionThread:
     # Rings
 
     def _attach_rings(self) -> None:
-        for ring in self._client.unread_rings():
+        for ring in self._writer.unread():
             if ring not in self._attached and (fd := ring.open_file()) is not None:
                 self._attached.add(ring)
-                self._ask("ring.attach", {}, lambda answer, ring=ring: self._attach_answered(ring, answer), fd)
+                self._ask("ring.attach", {}, partial(self._attach_answered, ring), fd)
 
     def _keep_rings(self) -> None:
         try:
-            self._client.keep_full_rings(connected=self._connection is not None)
+            self._writer.keep(connected=self._connection is not None)
         except OSError as error:  # a full disk: they stay where they are
             log().debug("a ring cannot be moved to the disk now: %s", error)
 
@@ -267,7 +271,7 @@ class ConnectionThread:
         if answer is None:
             return
         if answer.error is None:
-            self._client.alert(ring)
+            ring.alert_at_half(ring.last)
             return
         error = error_from(answer)
         log().log(
@@ -277,7 +281,7 @@ class ConnectionThread:
 
     def _idle(self, told: dict[str, Any]) -> None:
         """The daemon visits a ring no more: the next record wakes it, and so does one that was written meanwhile."""
-        for ring in self._client.unread_rings(all_of_them=True):
+        for ring in self._writer.rings():
             if ring.name == told.get("ring_id"):
                 ring.alert_at_next()
                 if ring.last > told.get("seq", 0):
@@ -286,7 +290,7 @@ class ConnectionThread:
     # Commands
 
     def _do_flush(self, future: Future[Any]) -> None:
-        self._flushes.append(_Flush(self._client.unread_rings(), future))
+        self._flushes.append(_Flush(self._writer.unread(), future))
 
     def _do_export(self, future: Future[Any], session_id: str) -> None:
         """The export of a session that ends, when its end is on the daemon's disk."""
@@ -317,6 +321,10 @@ class ConnectionThread:
             self._call(callback, self._latest)
         _finish(future, None)
 
+    def _watched(self, answer: Answer | None) -> None:
+        if answer is not None and answer.error is None:
+            self._tell(answer.result)
+
     def _tell(self, now: dict[str, Any]) -> None:
         self._latest = now
         for callback in list(self._client.watchers):
@@ -325,7 +333,7 @@ class ConnectionThread:
     def _call(self, callback: Callable[[dict[str, Any]], object], now: dict[str, Any]) -> None:
         try:
             callback(now)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the app's own
             if not self._complained:
                 self._complained = True
                 log().exception("a callback of watch() failed; said once")
@@ -342,9 +350,7 @@ class ConnectionThread:
             elif self._connection is not None:
                 for ring, number in flush.due(self._attached):
                     params = {"ring_id": ring.name, "seq": number}
-                    self._ask(
-                        "ring.flush", params, lambda answer, ring=ring, flush=flush: self._flushed(flush, ring, answer)
-                    )
+                    self._ask("ring.flush", params, partial(self._flushed, flush, ring))
 
     def _flushed(self, flush: _Flush, ring: Ring, answer: Answer | None) -> None:
         flush.answered(ring)
@@ -355,14 +361,14 @@ class ConnectionThread:
             if isinstance(error, InvalidParams):  # the daemon has closed the ring: attach what it has not read whole
                 raise DaemonUnreachable(str(error))
             raise error
-        self._client.moved(answer.result.get("session_id"), replaced=bool(answer.result.get("replaced")))
+        self._writer.moved(answer.result.get("session_id"), replaced=bool(answer.result.get("replaced")))
 
     # What other processes left
 
     def _deliver_orphans(self) -> None:
         """Hand the rings of this user's processes that are gone to the daemon, on a connection of their own."""
         self._orphans_due = False
-        own = frozenset(ring.path.name for ring in self._client.unread_rings(all_of_them=True) if ring.path is not None)
+        own = frozenset(ring.path.name for ring in self._writer.rings() if ring.path is not None)
         for folder in dict.fromkeys((ring_folder(), spool_folder())):
             for path, fd in orphans(folder, apart_from=own):
                 try:
@@ -371,7 +377,7 @@ class ConnectionThread:
                         return
                     with contextlib.closing(Connection.open(self._client.sockets, _HANDSHAKE_S)) as connection:
                         if connection.call("ring.drain", {}, _HANDSHAKE_S, fd=fd)["drained"]:
-                            path.unlink(missing_ok=True)
+                            remove(path)
                 except InvalidParams as error:
                     set_aside(path, error)
                 except (DaemonUnreachable, WireError, OSError) as error:

@@ -1,7 +1,7 @@
 """Rings whose process is gone: found in a folder, and held until they are drained.
 
-The `flock` of a ring is free when its writer and a daemon that reads it are gone. A process that detached itself from its
-terminal may have closed all of its files and still write: so the process that the header names must be gone too.
+The `flock` of a ring is free when its writer and a daemon that reads it are gone. A process that detached itself from
+its terminal may have closed all of its files and still write: so the process that the header names must be gone too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def process_started(pid: int) -> int:
 def orphans(folder: Path, *, apart_from: frozenset[str] = frozenset()) -> Iterator[tuple[Path, int]]:
     """The orphans in a folder, oldest first, each with its open and locked file, which is the caller's to close.
 
-    At most `MOST_HELD`: ask again when those are drained. Nothing from a folder, and no file, that another user owns or may write. ``apart_from``: names to leave alone.
+    At most `MOST_HELD`: ask again when those are drained. Nothing from a folder, and no file, that another user owns
+    or may write. ``apart_from``: names to leave alone.
     """
     try:
         if not _is_ours(os.lstat(folder), stat.S_ISDIR):
@@ -88,6 +89,12 @@ def hold(path: Path) -> int | None:
         pass
     os.close(fd)
     return None
+
+
+def remove(path: Path) -> None:
+    """Everything in it is on a daemon's disk."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def set_aside(path: Path, reason: object) -> None:

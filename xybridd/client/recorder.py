@@ -1,8 +1,8 @@
 """Write records into the slots of a ring: the reference writer, and the C one where it was built.
 
 A recorder belongs to one ring. Its calls reserve a slot number, compare it to the limit, and write the slot; nothing
-else happens in the app's thread. Every other case goes to `slow`: a model that is seen for the first time, a full ring, a
-daemon to wake, a value of another type. `xybridd.client.client` handles those.
+else happens in the app's thread. Every other case goes to `slow`: a model that is seen for the first time, a full ring,
+a daemon to wake, a value of another type. `xybridd.client.writer` handles those.
 
 `slow(number, model_id, version, latency_ms, stats, at_s)` gets the number that was reserved, 0 for none. A reserved
 number at or below the limit must be written by it, if only as `VOID`: the reader waits for it.
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: A latency above this, 115 days, is hardly in milliseconds: `slow` reports it.
 LONGEST_MS = 1e10
+
+#: Held here, so that a test of the app's that replaces the clock does not stop recording.
+now_s = time.time
 
 #: 2**53: the largest number up to which every integer has a float of its own.
 LARGEST = 2**53
@@ -120,9 +123,11 @@ class PythonRecorder:
         at = (number & self._mask) * layout.SLOT_BYTES
         layout.SLOT.pack_into(self._slots, at, latency_ms, at_s, descriptor, words, call, number)
 
-    def _compile(self, limit: memoryview, models: dict[tuple[str, str], int], slow: Any) -> Callable[..., None]:
+    def _compile(  # noqa: C901 - one scope, on purpose: a look-up in it costs the least
+        self, limit: memoryview, models: dict[tuple[str, str], int], slow: Any
+    ) -> Callable[..., None]:
         """The call itself, with everything that it needs in its own scope."""
-        slots, mask, reserve, now = self._slots, self._mask, self.reserve, time.time
+        slots, mask, reserve, now = self._slots, self._mask, self.reserve, now_s
         pack = struct.Struct("<ddQ32xQ").pack_into
         shapes: dict[tuple[str, ...], Shape] = {}
         hardware, targets = layout.HARDWARE, layout.TARGETS

@@ -6,15 +6,15 @@ need no lock are the recorder's.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
-import time
 from typing import TYPE_CHECKING
 
 from xybridd.client.orphans import process_started
 from xybridd.client.own_file import OwnFile
-from xybridd.client.recorder import best_recorder
+from xybridd.client.recorder import best_recorder, now_s
 from xybridd.protocol import ring as layout
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _WIPE_ON_FORK = 18
 
 
-#: Slots, and bytes of the table, that are allocated at once. Memory that is mapped and not allocated could be missing when
-#: it is written (a full tmpfs), and that is a signal which kills the app.
+#: Slots, and bytes of the table, that are allocated at once. Memory that is mapped and not allocated could be missing
+#: when it is written (a full tmpfs), and that is a signal which kills the app.
 _SLOTS_AT_ONCE = 1024
 _TABLE_AT_ONCE = 2**16
 
@@ -49,17 +49,15 @@ class Ring:
         self.fd = fd
         self.geometry = geometry
         self.pid = os.getpid()
-        self.created_s = time.time()
+        self.created_s = now_s()
         self.entries: dict[tuple[int, tuple[bytes, ...], int], int] = {}
         #: The descriptor of an inference of each model and version that the table holds.
         self.models: dict[tuple[Any, Any], int] = {}
         self._view = memoryview(mapped)
         self._header = self._view[: layout.HEADER_BYTES].cast("Q")
         private = mmap.mmap(-1, mmap.PAGESIZE, **_private())
-        try:
+        with contextlib.suppress(OSError, AttributeError):  # forks by Python are seen without it
             private.madvise(_WIPE_ON_FORK)
-        except (OSError, AttributeError):
-            pass  # forks by Python are seen without it
         self.limit = memoryview(private).cast("Q")
         self.retired = False
         self.recorder: Any = None
@@ -273,7 +271,7 @@ class Ring:
         return self.fd if self.fd >= 0 else None
 
     def disown(self) -> None:
-        """This process writes no more: whoever finds the file may deliver it."""
+        """Leave the ring to others: this process writes no more."""
         layout.OWNER.pack_into(self._view, layout.OWNER_AT, 0, 0)
         if self.fd >= 0:
             fcntl.flock(self.fd, fcntl.LOCK_UN)
@@ -282,10 +280,8 @@ class Ring:
     def remove(self) -> None:
         """Nothing in it is needed any more."""
         if self.path is not None:
-            try:
+            with contextlib.suppress(OSError):  # its next finder removes it
                 self.path.unlink(missing_ok=True)
-            except OSError:
-                pass  # its next finder removes it
         self.close()
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator
     from types import TracebackType
     from typing import Self
 
@@ -70,7 +70,7 @@ class Inference:
 
         elif inspect.isgeneratorfunction(function):
 
-            def timed(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+            def timed(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
                 with self._again():
                     return (yield from function(*args, **kwargs))
 

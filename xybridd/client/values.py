@@ -1,7 +1,7 @@
 """What apps pass, as it is meant: never an exception, never a lost call for an optional value.
 
-A value whose intent is clear is taken (12.0 tokens are 12, ``"CUDA:0"`` is a GPU, version 1 is ``"1"``, a numpy or torch
-scalar is its number). Any other optional value is left out. Both are said once for each field, by name.
+A value whose intent is clear is taken (12.0 tokens are 12, ``"CUDA:0"`` is a GPU, version 1 is ``"1"``, a numpy or
+torch scalar is its number). Any other optional value is left out. Both are said once for each field, by name.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _TARGETS = {
 
 
 class Call(NamedTuple):
-    """One call as a ring takes it; ``stats`` are numbers by name. ``latency_ms`` is None when there is none to record."""
+    """One call as a ring takes it: ``stats`` are numbers by name, ``latency_ms`` is None when it cannot be recorded."""
 
     model_id: str
     version: str
@@ -132,6 +132,16 @@ class Values:
             if key:
                 labels[key] = self.name(f"label {key!r}", value, MOST_LABEL)
         return labels
+
+    def session_id(self, given: Any) -> str | None:
+        """The session to take part in; None for one of its own, also where no session can have such an id."""
+        if given is None:
+            return None
+        text = as_text(given).lower()
+        if len(text) == 36 and text.count("-") == 4 and text.replace("-", "").isalnum():
+            return text
+        self.omit("session_id", given, "left out: not a UUID")
+        return None
 
     def category(self, value: Any) -> int:
         """The number of a category in either spelling; 0 for none."""

@@ -1,7 +1,7 @@
 """Finished calls as columns: what a JSON batch and a ring both become before they are counted.
 
-Counting a column costs a fraction of counting its values one by one: it is sorted once, and everything else (buckets of a
-histogram, rounded sums) is found by bisection.
+Counting a column costs a fraction of counting its values one by one: it is sorted once, and everything else (buckets of
+a histogram, rounded sums) is found by bisection.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Calls:
         "version",
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the columns
         self,
         model_id: str,
         version: str,
@@ -93,8 +93,8 @@ def _calls(group: _Group, now_ms: int) -> Calls:
         latest_ms=max([now_ms if each.timestamp_ms is None else each.timestamp_ms for each in group.records]),
         first=group.first,
         last=group.last,
-        hardware_used=first.stats and first.stats.hardware_used,
-        execution_target=first.stats and first.stats.execution_target,
+        hardware_used=None if first.stats is None else first.stats.hardware_used,
+        execution_target=None if first.stats is None else first.stats.execution_target,
         stats=None
         if first.stats is None
         else _values([each.stats for each in group.records if each.stats is not None]),

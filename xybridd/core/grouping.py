@@ -42,8 +42,9 @@ _STEPS_MS = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}
 class Group(msgspec.Struct):
     """What was recorded under one key; ``key[i]`` is the value of the i-th dimension asked for.
 
-    ``errors`` and ``stats`` are None where they cannot be told apart by the dimensions, ``calls`` and ``latency``
-    (milliseconds) where only errors can. Times are UTC milliseconds; as part of a key, the beginning of a step.
+    ``errors``, ``cancelled`` and ``stats`` are None where they cannot be told apart by the dimensions, ``calls`` and
+    ``latency`` (milliseconds) where only errors can. Times are UTC milliseconds; as part of a key, the beginning of a
+    step.
     """
 
     key: tuple[str, ...]
@@ -54,6 +55,7 @@ class Group(msgspec.Struct):
     latency: Histogram | None = None
     errors: int | None = None
     stats: StatsTotals | None = None
+    cancelled: int | None = None
 
     @property
     def error_rate(self) -> float | None:
@@ -131,6 +133,7 @@ class _Grouping:
         if one.stats is None:
             one.stats = StatsTotals()
         one.stats.merge(StatsTotals.from_bytes(model.stats))
+        one.cancelled = (one.cancelled or 0) + model.cancelled
         _add_errors(one, model.errors if self._calls else 0)
 
     def _found(self, minute: Minute, values: dict[str, str], **more: str) -> Group:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import uuid
 from math import isfinite
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -225,6 +225,12 @@ class Run(msgspec.Struct):
     dropped: int = 0
 
     @property
+    def latest_ms(self) -> int:
+        """The newest time of a record, or of a call that starts; 0 when there is none."""
+        times = [each.latest_ms for each in self.calls] + [other.timestamp_ms or 0 for _, other in self.others]
+        return max([*times, *(int(each.at_s * 1000) for each in self.started.values())], default=0)
+
+    @property
     def records(self) -> int:
         return sum(len(each.latencies_ms) for each in self.calls) + len(self.others)
 
@@ -304,11 +310,11 @@ class _Columns:
         out.others.sort(key=lambda each: each[0])
         return out
 
-    def _column(self, view: memoryview, word: int, at: range | list[int], width: int = 1) -> list[float]:
+    def _column(self, view: memoryview[Any], word: int, at: range | list[int], width: int = 1) -> list[Any]:
         """A word of some slots; a range is one strided copy."""
         stride = layout.WORDS * width
         if isinstance(at, range):
-            column: list[float] = view[at.start * stride + word : at.stop * stride : stride].tolist()
+            column: list[Any] = view[at.start * stride + word : at.stop * stride : stride].tolist()
             return column
         return [view[each * stride + word] for each in at]
 
@@ -471,10 +477,10 @@ def records(data: bytes, table: Table) -> Iterator[Record]:
 
 
 def _inference(calls: Calls, latency_ms: float) -> InferenceRecord:
-    given = {name: values[0] for name, values in calls.stats.items()}
+    given: dict[str, Any] = {name: values[0] for name, values in calls.stats.items()}
     if calls.hardware_used is not None:
-        given["hardware_used"] = calls.hardware_used  # type: ignore[assignment]
+        given["hardware_used"] = calls.hardware_used
     if calls.execution_target is not None:
-        given["execution_target"] = calls.execution_target  # type: ignore[assignment]
+        given["execution_target"] = calls.execution_target
     stats = msgspec.convert(given, InferenceStats) if given else None
     return InferenceRecord(calls.model_id, calls.version, latency_ms, calls.latest_ms, stats)

@@ -26,10 +26,10 @@ from xybridd.core.histogram import Histogram
 from xybridd.core.open_minute import OpenMinute
 from xybridd.core.redaction import MAX_MESSAGE_BYTES, redact
 from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
-from xybridd.protocol.records import CancelledRecord, ErrorRecord, InferenceRecord, Record
+from xybridd.protocol.records import CancelledRecord, ErrorRecord, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from xybridd.core.minute import Minute
 

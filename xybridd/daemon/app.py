@@ -28,6 +28,7 @@ from xybridd.daemon.handed import handed_over
 from xybridd.daemon.host import is_alive, is_local
 from xybridd.daemon.listener import Listener
 from xybridd.daemon.orphans import OrphanRings
+from xybridd.daemon.refusals import Refusals
 from xybridd.daemon.reply import Services
 from xybridd.daemon.scheduler import Scheduler
 from xybridd.daemon.server import Server
@@ -198,6 +199,7 @@ class _Daemon:
             uploader=uploader,
             forgetting=Forgetting(store, recorder, uploader, clock),
             watching=watching,
+            refusals=Refusals(),
             clock=clock,
             config=config,
             started_s=clock.monotonic_s(),

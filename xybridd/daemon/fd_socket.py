@@ -1,13 +1,15 @@
 """A listening socket whose connections take open files too (SCM_RIGHTS), under asyncio's ordinary transports.
 
-asyncio reads with `recv`, which drops what comes beside the bytes. These sockets read with `recvmsg` and keep the files
-until a request asks for them: a file arrives no later than the first byte of the request that it was sent with.
+asyncio reads with `recv`, which drops what comes beside the bytes. These sockets read with `recvmsg` and keep the
+files until a request asks for them. Regular files alone; a file arrives no later than the first byte of the request
+that it was sent with.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections import deque
 from typing import Any
 
@@ -34,7 +36,8 @@ class FdSocket(socket.socket):
         return data
 
     def _keep(self, fd: int) -> None:
-        if len(self._files) >= MOST_WAITING:
+        # A socket could be the other end of this connection, which then would never end.
+        if len(self._files) >= MOST_WAITING or not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
         else:
             self._files.append(fd)

@@ -14,6 +14,7 @@ from xybridd.core.minute import MinuteFilter
 from xybridd.core.registry import Identity
 from xybridd.core.session import judge_error
 from xybridd.daemon import outward
+from xybridd.daemon.refusals import METHODS as REFUSED_METHODS
 from xybridd.daemon.reply import Reply
 from xybridd.errors import (
     CorruptDatabase,
@@ -203,7 +204,7 @@ async def _device_samples(services: Services, _link: Link, params: m.SamplesPara
     return Reply({"samples": await services.store.samples(params.since_ms, params.limit)})
 
 
-async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -> Reply:
+async def _daemon_status(services: Services, link: Link, _params: m.NoParams) -> Reply:
     recorder = services.recorder
     failure = recorder.committer.failure
     try:
@@ -234,9 +235,11 @@ async def _daemon_status(services: Services, _link: Link, _params: m.NoParams) -
                 "quota_bytes": services.retention.quota_bytes,
                 **stored,
             },
+            "rings": {"attached": len(services.rings)},
             "limits": _limits(services),
             "upload": upload,
             "ledger": recorder.pending.shown_ledger(),
+            "refused_clients": services.refusals.shown(None if recorder.sees_all(link) else link.uid),
         }
     )
 
@@ -320,6 +323,20 @@ def _records_in(params: msgspec.Raw) -> int:
         return 1
 
 
+class _Named(msgspec.Struct):
+    app: str
+
+
+def _app_of(link: Link, request: Request) -> str:
+    """Who asks: the app that it said it is, or says now; else the name of its process."""
+    if link.identity is not None:
+        return link.identity.app
+    try:
+        return msgspec.json.decode(request.params, type=_Named).app
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return link.process_name().encode("utf-8", "replace").decode()
+
+
 async def answer(services: Services, link: Link, request: Request) -> Reply:
     """Carry out one request. Raises WireError, and nothing else; what is refused is counted."""
     method = METHODS.get(request.method)
@@ -333,6 +350,9 @@ async def answer(services: Services, link: Link, request: Request) -> Reply:
     except WireError as error:
         if method.records:
             services.recorder.refuse(_records_in(request.params), error.code)
+        if request.method in REFUSED_METHODS:
+            app = _app_of(link, request)
+            services.refusals.note(link.uid, app, request.method, error, services.clock.wall_ms())
         raise
     except Exception as error:
         log.exception("the method %s failed", request.method)

@@ -22,7 +22,7 @@ def is_alive(pid: int) -> bool:
     """Whether a process runs: one that is exiting, or waits to be reaped, does not."""
     if pid <= 0:
         return False
-    if sys.platform == "linux":
+    if Path("/proc/self/stat").exists():
         return _alive_by_stat(pid)
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

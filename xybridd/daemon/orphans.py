@@ -14,7 +14,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from xybridd.client.orphans import MOST_HELD, orphans, set_aside
+from xybridd.client.orphans import MOST_HELD, orphans, remove, set_aside
 from xybridd.errors import InvalidParams, WireError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class OrphanRings:
             if ticket is not None:
                 await asyncio.shield(ticket)
             if drained:
-                path.unlink(missing_ok=True)
+                remove(path)
             return drained
         except InvalidParams as error:
             set_aside(path, error)

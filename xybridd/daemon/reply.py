@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xybridd.config import Config
+    from xybridd.daemon.refusals import Refusals
     from xybridd.services.clock import Clock
     from xybridd.services.device import Device
     from xybridd.services.forgetting import Forgetting
@@ -37,6 +38,7 @@ class Services(NamedTuple):
     uploader: Uploader
     forgetting: Forgetting
     watching: Watching
+    refusals: Refusals
     clock: Clock
     config: Config
     started_s: float

@@ -22,8 +22,8 @@ SLOTS, LEAST_SLOTS, MOST_SLOTS = 2**14, 2**6, 2**18
 #: Bytes of the table, a multiple of a page: the default, and the most that a reader accepts.
 TABLE_BYTES, MOST_TABLE_BYTES = 2**20, 2**23
 
-#: Header, written once: magic, header bytes, table bytes, slots, flags, ring id, time of creation (Unix seconds), process
-#: id, start time of the process (clock ticks since boot; 0 unknown).
+#: Header, written once: magic, header bytes, table bytes, slots, flags, ring id, time of creation (Unix seconds),
+#: process id, start time of the process (clock ticks since boot; 0 unknown).
 IDENTITY = struct.Struct("<8sIIII16sdQQ")
 
 #: Process id and its start, in the header: zeros when the process goes on and the ring does not.
@@ -72,9 +72,9 @@ CATEGORIES = (
     "ModelLoading", "Preprocessing", "Inference", "Postprocessing", "Network", "Hardware", "Memory", "Unknown",
 )  # fmt: skip
 
-#: An entry of the table: bytes of its strings, kind, number of strings, flags; then each string with its length before it
-#: (32 bits), and zeros up to a multiple of eight. An entry is named by its offset in the table divided by eight; the
-#: first is 1.
+#: An entry of the table: bytes of its strings, kind, number of strings, flags; then each string with its length
+#: before it (32 bits), and zeros up to a multiple of eight. An entry is named by its offset in the table divided by
+#: eight; the first is 1.
 ENTRY = struct.Struct("<IBBH")
 LENGTH = struct.Struct("<I")
 #: Kinds of entries: client id, app, app version, SDK version, boot id; model id, version (may be missing); error text;

@@ -55,6 +55,8 @@ def markdown(report: Report) -> str:
     if report.errors:
         rows = [(safe(each.category), f"{each.count:,}") for each in report.errors]
         parts += ["## Errors by category", _table(("Category", "Errors"), rows)]
+    if report.interrupted_calls:
+        parts += ["## Interrupted calls", _interrupted(report)]
     parts += [f"- Energy ({one.what}): {one.watt_hours:.2f} Wh" for one in report.device.energy]
     return "\n\n".join([*parts, ""])
 
@@ -75,14 +77,32 @@ def _conditions(model: ModelFigures) -> str:
     return f"### {safe(model.name)}\n\n" + _table(("", "State", "Calls", "p50", "p90", "Compared"), rows)
 
 
+def _interrupted(report: Report) -> str:
+    clock = text.Clock(report)
+    rows = [
+        (
+            safe(text.model_name(each.model_id, each.version)),
+            safe(each.app),
+            text.running(each.running_ms),
+            "still active" if each.ended_at is None else clock.full(each.ended_at),
+            safe(each.session_id[:8]),
+        )
+        for each in report.interrupted_calls
+    ]
+    left = f"\n\n{report.interrupted_left_out:,} more are not listed." if report.interrupted_left_out else ""
+    return _table(("Model", "App", "Running for", "Session ended", "Session"), rows) + left
+
+
 def _models(models: Sequence[ModelFigures]) -> str:
+    cancelled = any(model.cancelled for model in models)
     return _table(
-        ("Model", "Calls", "Errors", "p50", "p90", "p99", "Tokens/s"),
+        ("Model", "Calls", "Errors", *(["Cancelled"] if cancelled else []), "p50", "p90", "p99", "Tokens/s"),
         [
             (
                 safe(model.name),
                 f"{model.calls:,}",
                 f"{model.errors:,}",
+                *([f"{model.cancelled:,}"] if cancelled else []),
                 *(
                     text.ms(getattr(model.latency, name) if model.latency else None)
                     for name in ("p50_ms", "p90_ms", "p99_ms")

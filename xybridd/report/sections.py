@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from xybridd.core.report.figures import Report
 
+#: The columns of interrupted calls.
+_INTERRUPTED = ("Model", "App", "Running for", "Session ended", "Session")
+
 #: What a whole table shows of models and errors of one category.
 _MODELS_NAMED = 4
 
@@ -94,7 +97,7 @@ def numbers(report: Report) -> str:
 def errors(report: Report) -> str:
     head = "<h2>Errors by category</h2>"
     if not report.errors:
-        return f"{head}<p>No errors in this time.</p>"
+        return f"{head}<p>No errors in this time.</p>" + _interrupted(report)
     most = max(each.count for each in report.errors)
     rows = []
     for each in report.errors:
@@ -107,8 +110,35 @@ def errors(report: Report) -> str:
             f'<tr><th scope="row">{esc(each.category)}</th><td class="bar">{charts.bar(each.count / most, "bad")}</td>'
             f'<td>{each.count:,}</td><td class="words">{esc(", ".join(named))}</td></tr>'
         )
-    return head + charts.scrolling(
-        _table(("Category", "", "Errors", "Models that they named"), rows, words=True), "Errors by category"
+    return (
+        head
+        + charts.scrolling(
+            _table(("Category", "", "Errors", "Models that they named"), rows, words=True), "Errors by category"
+        )
+        + _interrupted(report)
+    )
+
+
+def _interrupted(report: Report) -> str:
+    """The calls that were in progress when their process disappeared; nothing where there were none."""
+    if not report.interrupted_calls:
+        return ""
+    clock, left = text.Clock(report), report.interrupted_left_out
+    rows = [
+        _row(
+            text.model_name(each.model_id, each.version),
+            each.app,
+            text.running(each.running_ms),
+            "still active" if each.ended_at is None else clock.full(each.ended_at),
+            each.session_id[:8],
+        )
+        for each in report.interrupted_calls
+    ]
+    more = f"<p class='dim'>{left:,} more are not listed.</p>" if left else ""
+    return (
+        "<h3>Interrupted calls</h3><p class='dim'>Calls that had started when their process disappeared.</p>"
+        + charts.scrolling(_table(_INTERRUPTED, rows), "Interrupted calls")
+        + more
     )
 
 
@@ -133,6 +163,7 @@ def tokens(report: Report) -> str:
 
 
 def models(report: Report) -> str:
+    cancelled = any(model.cancelled for model in report.models)
     rows = []
     for model in report.models:
         latency = model.latency
@@ -144,6 +175,7 @@ def models(report: Report) -> str:
                 f"{model.calls:,}",
                 f"{model.errors:,}",
                 text.percent(model.error_percent),
+                *([f"{model.cancelled:,}"] if cancelled else []),
                 *(
                     text.ms(getattr(latency, name) if latency else None)
                     for name in ("p50_ms", "p90_ms", "p99_ms", "max_ms")
@@ -158,6 +190,7 @@ def models(report: Report) -> str:
         "Calls",
         "Errors",
         "Error rate",
+        *(["Cancelled"] if cancelled else []),
         "p50",
         "p90",
         "p99",

@@ -80,6 +80,11 @@ def span(length_ms: float) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
+def running(length_ms: float) -> str:
+    """How long a call had been running; milliseconds below one second."""
+    return ms(length_ms) if length_ms < 1000 else span(length_ms)
+
+
 class Clock:
     """The reader's: UTC and an offset, which stands on the page."""
 

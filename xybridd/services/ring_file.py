@@ -1,6 +1,7 @@
 """One open ring file: how far it was read, what can be read now, and the words that its producer is told.
 
-A ring is read with `pread`, never mapped: a file that shrinks is an end of file, not a signal. `docs/ring.md` has the rules.
+A ring is read with `pread`, never mapped: a file that shrinks is an end of file, not a signal. `docs/ring.md` has the
+rules.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class Ring:
         self.seen = 0
         #: Where the last visit that found nothing left off.
         self.quiet_at = -1
+        #: The newest time of what was read.
+        self.latest_ms = 0
         self.counted, self.rejected = header.counted, header.rejected
         self.positions: deque[Position] = deque([Position(self.next - 1, self.counted, self.rejected)])
         self.hole_since_s: float | None = None

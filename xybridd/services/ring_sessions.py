@@ -77,8 +77,7 @@ class RingSessions:
         if not run.calls and not run.others:
             self._recorder.count_apart(run)
             return
-        latest_ms = max([each.latest_ms for each in run.calls] + [each.timestamp_ms or 0 for _, each in run.others])
-        tracked = await self._target(link, producer, latest_ms)
+        tracked = await self._target(link, producer, run.latest_ms)
         producer.session_id = tracked.session.session_id
         self._recorder.count_run(link, tracked, run, records, producer)
 

@@ -1,12 +1,13 @@
 """Read the rings of this device's producers, and count what is in them exactly once.
 
-A ring is a file that an app writes its records into (`docs/ring.md`, decoded by `xybridd.core.ring`). The daemon has the
-open file. One task visits every ring that is awake: it takes what is there, has it counted in the ring's session, and
-has it committed together with the slot number up to which it read. When that is on disk, the slots may be overwritten.
+A ring is a file that an app writes its records into (`docs/ring.md`, decoded by `xybridd.core.ring`). The daemon has
+the open file. One task visits every ring that is awake: it takes what is there, has it counted in the ring's session,
+and has it committed together with the slot number up to which it read. When that is on disk, the slots may be
+overwritten.
 
-While records arrive, the task visits once per commit interval, or at once when a ring is half full or a client flushes.
-A ring in which nothing arrived is put to sleep; its client wakes it. When its connection breaks and its process is gone, a
-ring is read to its end and closed.
+While records arrive, the task visits once per commit interval, or at once when a ring is half full or a client
+flushes. A ring in which nothing arrived is put to sleep; its client wakes it. When its connection breaks and its
+process is gone, a ring is read to its end and closed.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ _DETACHED_S = 30.0
 
 #: Rings that one connection may attach: the one in use and those that are full.
 MOST_PER_LINK = 64
+
+_ALL = 2**63
 
 #: Calls in progress that are remembered for one client.
 _MOST_STARTED = 1000
@@ -135,8 +138,7 @@ class Rings:
         for each in [*self._earlier(ring), ring]:
             async with each.lock:
                 each.sleep(asleep=False)
-                while each.fd >= 0 and (each is not ring or each.next <= number) and await self._take(each):
-                    await asyncio.sleep(0)
+                await self._take_all(each, number if each is ring else _ALL)
         self._wake()
         producer = ring.producer
         reached = {"last_seq": ring.next - 1, "session_id": producer.session_id, "replaced": producer.replaced}
@@ -190,7 +192,7 @@ class Rings:
         for ring in list(self._rings.values()):
             with contextlib.suppress(WireError, OSError):
                 async with ring.lock:
-                    await self._take_all(ring, ring.slots)
+                    await self._take_all(ring, ring.next + ring.slots)
 
     def close(self) -> None:
         """After the last commit: close the files."""
@@ -295,7 +297,7 @@ class Rings:
         return self._finish(ring)
 
     def _finish(self, ring: Ring) -> bool:
-        """There is nothing more to read: close it, once all of it is on disk. False: there is nothing to read at once."""
+        """Close a ring that was read to its end, once all of it is on disk. False: there is nothing to read at once."""
         if ring.producer.durable_seq >= ring.next - 1:
             ring.publish()
             self._forget(ring)
@@ -310,7 +312,7 @@ class Rings:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode):
                 raise InvalidParams("the file that was sent is not a regular file")
-            if found.st_uid != uid and uid != 0:
+            if uid not in {found.st_uid, 0}:
                 raise InvalidParams("the file that was sent belongs to another user")
             if not self._host.is_local(fd):
                 raise InvalidParams("the file that was sent is not on a local file system")
@@ -373,10 +375,12 @@ class Rings:
 
     # Taking
 
-    async def _take_all(self, ring: Ring, at_most: int = 2**53) -> None:
-        first = ring.next
-        while ring.next - first < at_most and await self._take(ring):
-            await asyncio.sleep(0)
+    async def _take_all(self, ring: Ring, number: int = _ALL) -> None:
+        """Take what is there, up to a slot number, a turn at a time."""
+        more = True
+        while more:
+            more = ring.fd >= 0 and ring.next <= number and bool(await self._take(ring))
+            await asyncio.sleep(0)  # the others' turn
 
     async def _take(self, ring: Ring) -> int:
         """Take the slots that are there, at most a turn of them; how many there were. Raises WireError."""
@@ -414,6 +418,7 @@ class Rings:
                 for call in part.finished:
                     started.pop(call, None)
                 ring.counted += part.records
+                ring.latest_ms = max(ring.latest_ms, part.latest_ms)
                 ring.rejected += part.rejected
             at += length
             # Nothing has been waited for since the part was counted: a commit has both, or neither.
@@ -469,12 +474,14 @@ class Rings:
         """A process that did not say that it ends: the session says how many did not, and which calls they were in."""
         if ring.left or ring.header.last is not None:
             return
-        now_ms = self._clock.wall_ms()
+        # Of a process that went away unseen, the last slot that it wrote is the last that is known of it.
+        until_ms = self._clock.wall_ms() if ring.detached_at_s is not None else ring.latest_ms
         calls = [
             {
                 "model_id": each.model.model_id,
                 "version": each.model.version or "",
-                "running_ms": max(0, now_ms - int(each.at_s * 1000)),
+                "started_at_ms": int(each.at_s * 1000),
+                "running_ms": max(0, until_ms - int(each.at_s * 1000)),
             }
             for each in self._started[ring.client].values()
         ]

@@ -267,7 +267,8 @@ def unaccounted(connection: sqlite3.Connection) -> int:
 class SessionSummary(msgspec.Struct, frozen=True):
     """A line of ``session.list``.
 
-    ``pids``: the processes that hold it open, none when it lost its app; None when no process has to.
+    ``pids``: the processes that hold it open, none when it lost its app; None when no process has to. ``processes`` and
+    ``calls_in_progress`` are as in `SessionHead`.
     """
 
     session_id: str
@@ -283,6 +284,8 @@ class SessionSummary(msgspec.Struct, frozen=True):
     models_used: list[str]
     labels: dict[str, str]
     pids: list[int] | None = None
+    processes: dict[str, int] = {}
+    calls_in_progress: list[dict[str, Any]] = []
 
 
 class SessionFilter(msgspec.Struct, frozen=True):
@@ -347,6 +350,8 @@ def _summary(connection: sqlite3.Connection, head: SessionHead) -> SessionSummar
         error_count=errors,
         models_used=head.models_used,
         labels=head.labels,
+        processes=head.processes,
+        calls_in_progress=head.calls_in_progress,
     )
 
 

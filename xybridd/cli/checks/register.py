@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from xybridd.cli.checks import clock, config, daemon, device, service, socket, storage, upload
+from xybridd.cli.checks import clients, clock, config, daemon, device, service, socket, storage, upload
 from xybridd.cli.checks.scene import look_around
 from xybridd.cli.checks.within import TooLong, within
 from xybridd.core.health.finding import Finding, Topic
@@ -26,6 +26,7 @@ class Check(NamedTuple):
 CHECKS: tuple[Check, ...] = (
     Check("daemon", daemon.look),
     Check("socket", socket.look),
+    Check("clients", clients.look),
     Check("service", service.look),
     Check("data folder", storage.look_at_folder),
     Check("database", storage.look_at_database, 40.0),

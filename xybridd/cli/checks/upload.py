@@ -1,4 +1,4 @@
-"""Facts about what leaves the device: the daemon's word, or the config's; keys; endpoints; spools."""
+"""Facts about what leaves the device: the daemon's word, or the config's; keys; endpoints; undelivered rings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xybridd.client.orphans import DAMAGED, hold
 from xybridd.core.health.upload import KeyFacts, ReachFacts, SpoolFacts, UploadFacts, judge, judge_spool
-from xybridd.paths import config_files, spool_folder
+from xybridd.paths import config_files, ring_folder, spool_folder
+from xybridd.protocol.ring import SUFFIX
 
 if TYPE_CHECKING:
     from xybridd.cli.checks.scene import Scene
@@ -105,21 +107,34 @@ def look_at_spool(scene: Scene) -> list[Finding]:
 
 
 def spooled(*, daemon_runs: bool = False) -> SpoolFacts:
-    """What waits in this user's spool."""
-    folder = spool_folder()
-    names, size_bytes, oldest_at_s = list[str](), 0, time.time()
-    with suppress(OSError):
-        for path in folder.iterdir():
-            found = path.lstat()
-            names.append(path.name)
-            if path.suffix == ".spool":
-                size_bytes += found.st_size
-                oldest_at_s = min(oldest_at_s, found.st_mtime)
+    """The rings of this user's exited processes that no daemon has read. Nothing is changed."""
+    holding, size_bytes, oldest_at_s, rings, damaged = dict[str, None](), 0, time.time(), 0, 0
+    for path in _files():
+        if path.suffix == DAMAGED:
+            damaged += 1
+        elif path.suffix == SUFFIX and (fd := hold(path)) is not None:
+            found = os.fstat(fd)
+            os.close(fd)
+            rings += 1
+            size_bytes += min(found.st_size, found.st_blocks * 512)  # it is sparse
+            oldest_at_s = min(oldest_at_s, found.st_mtime)
+        else:
+            continue
+        holding[str(path.parent)] = None
     return SpoolFacts(
-        path=str(folder),
-        files=sum(name.endswith(".spool") for name in names),
+        path=" ".join(holding) or str(spool_folder()),
+        files=rings,
         size_bytes=size_bytes,
         oldest_s=max(0.0, time.time() - oldest_at_s),
-        damaged=sum(name.endswith(".damaged") for name in names),
+        damaged=damaged,
         daemon_runs=daemon_runs,
     )
+
+
+def _files() -> list[Path]:
+    """What lies in the spool and in the folder of rings in use; a process that is killed leaves its rings there."""
+    found = list[Path]()
+    for folder in dict.fromkeys((spool_folder(), ring_folder())):
+        with suppress(OSError):
+            found += sorted(folder.iterdir())
+    return [path for path in found if not path.name.startswith(".")]

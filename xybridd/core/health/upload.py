@@ -13,7 +13,7 @@ UPLOAD = Topic("upload", "what cannot be sent waits here, and is let go of when 
 KEY = Topic("API key", "who can read it can send in your name; a file that others may read is not used")
 NETWORK = Topic("network", "nothing is sent while the receiver cannot be reached; nothing was sent to find out")
 DEAD = Topic("dead letters", "the receiver refused these for good: they never arrive unless somebody looks")
-SPOOL = Topic("spool", "records that apps could not bring; the daemon, or the app's next start, brings them once")
+SPOOL = Topic("spool", "undelivered rings of exited processes; a daemon reads them, or the next process delivers them")
 
 _LONG_S = 600.0
 
@@ -46,6 +46,11 @@ class UploadFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpoolFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """``files``: undelivered rings of exited processes. ``damaged``: files that are no rings, and were set aside.
+
+    ``path``: the folders that hold them, with spaces between.
+    """
+
     path: str
     files: int = 0
     size_bytes: int = 0
@@ -147,13 +152,13 @@ def _dead(facts: UploadFacts) -> Finding:
 
 def judge_spool(facts: SpoolFacts) -> list[Finding]:
     if facts.damaged:
-        says = f"{many(facts.damaged, 'file')} could not be read whole; what could be was counted"
+        says = f"{many(facts.damaged, 'file')} could not be read as a ring, and were set aside"
         return [SPOOL.warning(f"{says} ({facts.path})", f"ls -l {facts.path}")]
     if not facts.files:
         return [SPOOL.ok("empty")]
-    says = f"{many(facts.files, 'file')}, {size(facts.size_bytes)}, for {span(facts.oldest_s)}"
+    says = f"{many(facts.files, 'ring')} of exited processes, {size(facts.size_bytes)}, for {span(facts.oldest_s)}"
     if not facts.daemon_runs:
         return [SPOOL.warning(f"{says}; they wait for a daemon", "xybridd run")]
     if facts.oldest_s > _LONG_S:
         return [SPOOL.warning(f"{says}, though a daemon runs ({facts.path})", "xybridd service logs")]
-    return [SPOOL.ok(f"{says}; being fetched")]
+    return [SPOOL.ok(f"{says}; the daemon reads them")]

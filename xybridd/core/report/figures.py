@@ -69,7 +69,10 @@ class ModelStep(msgspec.Struct, frozen=True):
 
 
 class ModelFigures(msgspec.Struct, frozen=True):
-    """``hardware_used`` and ``execution_target``: how many calls said so; the rest said nothing."""
+    """``hardware_used`` and ``execution_target``: how many calls said so; the rest said nothing.
+
+    ``cancelled``: calls that their caller gave up, neither finished nor failed.
+    """
 
     model_id: str
     version: str
@@ -86,6 +89,7 @@ class ModelFigures(msgspec.Struct, frozen=True):
     execution_target: dict[str, int]
     dimensions: list[DimensionFigures]
     over_time: list[ModelStep]
+    cancelled: int = 0
 
     @property
     def name(self) -> str:
@@ -169,6 +173,25 @@ class DeviceFigures(msgspec.Struct, frozen=True):
     energy: list[EnergyFigures]
 
 
+class CallInProgress(msgspec.Struct, frozen=True):
+    """A call that had started when its process disappeared. ``running_ms``: how long it had been running."""
+
+    model_id: str
+    version: str
+    running_ms: int
+
+
+class InterruptedCall(msgspec.Struct, frozen=True):
+    """A call in progress of one session. ``ended_at``: when that session ended; None while it continues."""
+
+    model_id: str
+    version: str
+    app: str
+    session_id: str
+    ended_at: int | None
+    running_ms: int
+
+
 class SessionFigures(msgspec.Struct, frozen=True):
     """A line of `session.list`."""
 
@@ -181,6 +204,8 @@ class SessionFigures(msgspec.Struct, frozen=True):
     avg_latency_ms: int
     error_count: int
     models_used: list[str]
+    processes: dict[str, int] = {}
+    calls_in_progress: list[CallInProgress] = []
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -228,6 +253,8 @@ class Report(msgspec.Struct, frozen=True):
     sessions_left_out: int
     ledger: dict[str, object]
     enough_calls: int
+    interrupted_calls: list[InterruptedCall]
+    interrupted_left_out: int
 
     @property
     def empty(self) -> bool:

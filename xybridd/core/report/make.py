@@ -12,6 +12,7 @@ from xybridd.core.report.figures import (
     FORMAT,
     AppFigures,
     CategoryFigures,
+    InterruptedCall,
     ModelFigures,
     ModelStep,
     Report,
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 MOST_MODELS = 40
 MOST_SESSIONS = 50
 MOST_APPS = 50
+MOST_INTERRUPTED = 20
 
 
 def make_report(facts: Facts) -> Report:
     models = sorted(facts.sums.models.items(), key=lambda item: (-item[1].calls, -item[1].errors, item[0]))
     shown = [_model(*key, one) for key, one in models[:MOST_MODELS]]
+    interrupted = _interrupted(facts)
     apps = [AppFigures(app, one.calls, one.errors) for app, one in facts.sums.apps.items()]
     return Report(
         format=FORMAT,
@@ -62,6 +65,8 @@ def make_report(facts: Facts) -> Report:
         sessions_left_out=max(0, len(facts.sessions) - MOST_SESSIONS),
         ledger=facts.status.get("ledger", {}),
         enough_calls=ENOUGH,
+        interrupted_calls=interrupted[:MOST_INTERRUPTED],
+        interrupted_left_out=max(0, len(interrupted) - MOST_INTERRUPTED),
     )
 
 
@@ -123,6 +128,7 @@ def _model(model_id: str, version: str, one: ModelSums) -> ModelFigures:
             ModelStep(at_ms, values.count, *(round(values.quantile(share), 4) for share in (0.5, 0.9, 0.99)))
             for at_ms, values in sorted(one.steps.items())
         ],
+        cancelled=one.cancelled,
     )
 
 
@@ -135,3 +141,12 @@ def _errors(sums: Sums) -> list[CategoryFigures]:
         for category, models in found.items()
     ]
     return sorted(figures, key=lambda one: (-one.count, one.category))
+
+
+def _interrupted(facts: Facts) -> list[InterruptedCall]:
+    """Newest session first."""
+    return [
+        InterruptedCall(each.model_id, each.version, one.app, one.session_id, one.ended_at, each.running_ms)
+        for one in facts.sessions
+        for each in one.calls_in_progress
+    ]

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 class ModelSums:
     """One model at one version; ``steps`` are its latencies by the beginning of each step of time."""
 
-    __slots__ = ("calls", "conditions", "errors", "latency", "stats", "steps")
+    __slots__ = ("calls", "cancelled", "conditions", "errors", "latency", "stats", "steps")
 
     def __init__(self) -> None:
         self.calls = 0
         self.errors = 0
+        self.cancelled = 0
         self.latency = Histogram()
         self.stats = StatsTotals()
         self.conditions = Conditions()
@@ -31,7 +32,7 @@ class ModelSums:
 
     def copy(self) -> ModelSums:
         made = ModelSums()
-        made.calls, made.errors = self.calls, self.errors
+        made.calls, made.errors, made.cancelled = self.calls, self.errors, self.cancelled
         made.latency, made.stats, made.conditions = self.latency.copy(), self.stats.copy(), self.conditions.copy()
         made.steps = {at_ms: latencies.copy() for at_ms, latencies in self.steps.items()}
         return made
@@ -89,6 +90,7 @@ class Sums:
         latency, stats = Histogram.from_bytes(model.latency), StatsTotals.from_bytes(model.stats)
         one.calls += model.calls
         one.errors += model.errors
+        one.cancelled += model.cancelled
         one.latency.merge(latency)
         one.stats.merge(stats)
         one.conditions.merge(Conditions.from_bytes(model.conditions))
