@@ -197,7 +197,7 @@ static inline unsigned xr_first_stats(unsigned present) {
 static inline double xr_now_s(void) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 /* A ring: its file, and the writer of its slots */
