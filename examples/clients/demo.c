@@ -1,9 +1,10 @@
 /* An app that times something: each line of standard input is a latency in ms, or, if it is no number, an error.
  *
- *     cc -std=c11 -o demo demo.c xybridd.c
+ *     cc -std=c11 -o demo demo.c xybridd.c      (with xybridd.h and xybridd_ring.h beside them)
  *     printf '212\n187.5\nCUDA out of memory\n' | ./demo kiosk whisper-tiny 1.0
  *
- * Prints one line at the end: the session, and what became of the records. Exit code 1: not all of them came home.
+ * Prints one line at the end: the session, and what became of the records. Exit code 1: not all of them are on the
+ * daemon's disk yet.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -42,7 +43,7 @@ int main(int count, char **words) {
     }
     bool home = xybridd_end(telemetry, patience_s * 1000);
     if (!home)
-        fprintf(stderr, "%s: no daemon took all of it within %d s; the rest is lost\n", words[0], patience_s);
+        fprintf(stderr, "%s: no daemon took all of it within %d s; the rest waits in a file\n", words[0], patience_s);
     struct xybridd_counts counts = xybridd_counted(telemetry);
     printf("session=%s recorded=%llu acknowledged=%llu dropped=%llu refused=%llu connections=%lu\n",
            xybridd_session_id(telemetry), counts.recorded, counts.acknowledged, counts.dropped, counts.refused,

@@ -1,16 +1,20 @@
 /* The rules, which docs/clients.md gives with their reasons:
  *
- * - One request is under way at a time, and its answer is awaited. What is recorded meanwhile gathers in slots.
- * - The oldest slot is the batch that is sent. It has a number from the moment it is sent, takes no more records, and
- *   stays as it is until it is acknowledged: by its own answer, or by the `last_seq` of the next hello.
- * - Whatever breaks, breaks the connection. The next one says hello, takes the session up, and sends that batch again.
+ * - A record is written into a ring, a file that is mapped (xybridd_ring.h). It is not sent: the daemon reads the file,
+ *   whose descriptor it gets with `ring.attach`. So the record survives the death of this app.
+ * - The socket is for one request at a time: hello, ring.attach, ring.flush. Beside them, `ring.wake` wakes a reader.
+ * - Whatever breaks, breaks the connection. The next one says hello and attaches the ring again.
+ * - A ring without room takes no records: they are dropped, and a slot says how many. Two slots stay free for that, and
+ *   for the end of the session.
+ * - A ring whose table is full is retired when the daemon has read all of it; another one follows.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE 1
+#define _DARWIN_C_SOURCE 1
 
 #include "xybridd.h"
+#include "xybridd_ring.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,38 +22,29 @@
 #include <strings.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0 /* where there is none, ignore SIGPIPE in your app */
 #endif
 
 enum {
-    SLOTS = 14,
-    SLOT_BYTES = 64 * 1024,
-    SLOT_RECORDS = 500,
-    REQUEST_BYTES = SLOT_BYTES + 1024,
+    REQUEST_BYTES = 4 * 1024,
     ANSWER_BYTES = 4 * 1024, /* of a longer line only the beginning is kept; what is looked for stands there */
     NAME_BYTES = 1024,       /* 128 characters as JSON, and the quotes */
-    MODEL_CHARACTERS = 256,
-    VERSION_CHARACTERS = 128,
-    ERROR_CHARACTERS = 2048,
+    PATH_BYTES = 900,
+    MODELS = 16,             /* whose entries are remembered */
+    KEPT_SLOTS = 2,          /* for the end of the session, and what was dropped */
     FIRST_RETRY_MS = 25,
-    LONGEST_RETRY_MS = 1000
+    LONGEST_RETRY_MS = 1000,
+    UNWRITTEN_MS = 5
 };
 
-#define LARGEST_EXACT 9007199254740992.0 /* 2^53: what a number of the protocol may be */
-
 /* The answer that is awaited. */
-enum step { AWAY, HELLO, START, NOTHING, BATCH, END };
+enum step { AWAY, HELLO, ATTACH, NOTHING, FLUSH };
 
-struct slot {
-    char records[SLOT_BYTES]; /* JSON, with commas between */
-    size_t length;
-    unsigned count;
-    unsigned long long dropped; /* told with this batch */
-    bool sealed;                /* it was sent once: it takes no more */
+struct model {
+    char *id, *version;
+    uint32_t entry;
 };
 
 struct xybridd {
@@ -63,16 +58,21 @@ struct xybridd {
     long long next_try_ms; /* monotonic; before that nothing is begun */
     long long retry_ms;
 
-    struct slot slots[SLOTS];
-    unsigned first, used;
-    unsigned long long seq; /* the number that the oldest slot has, or gets */
+    xybridd_ring ring;
+    bool has_ring, attached, table_full;
+    long long next_ring_ms; /* monotonic; before that no ring is made */
+    uint32_t session;       /* its entry; 0: it is not in the ring yet */
+    struct model models[MODELS];
+    uint64_t woken_at; /* the slot whose half of the ring the daemon was told of */
     unsigned long long dropped_untold;
-    bool hurry, ending, ended, declined;
+    bool hurry, ended, declined;
 
-    char app[NAME_BYTES], app_version[NAME_BYTES]; /* as JSON */
+    char app[NAME_BYTES]; /* as JSON */
+    char app_version[NAME_BYTES];
+    char plain_app[NAME_BYTES], plain_version[NAME_BYTES]; /* as given */
     char client_id[37], session_id[37];
     unsigned long long started_at_ms;
-    struct xybridd_counts counts;
+    struct xybridd_counts counts; /* without `acknowledged`; `refused`: of rings before this one */
 };
 
 /* Text, cut off at its bounds: `full` tells. */
@@ -101,36 +101,12 @@ static void put_whole(struct text *text, unsigned long long number) {
     put(text, digits);
 }
 
-/* With three digits behind the point, whatever the locale's point is. */
-static void put_number(struct text *text, double number) {
-    unsigned long long thousandths = (unsigned long long)(number * 1000 + 0.5);
-    char digits[32];
-    snprintf(digits, sizeof digits, "%llu.%03llu", thousandths / 1000, thousandths % 1000);
-    put(text, digits);
-}
-
-/* How many bytes the UTF-8 character at `at` has; 0: it is none. Reads no further than the NUL at the end. */
-static size_t character(const unsigned char *at) {
-    if (at[0] < 0x80)
-        return 1;
-    if (at[0] < 0xC2 || at[0] > 0xF4)
-        return 0;
-    size_t length = at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : 4;
-    for (size_t i = 1; i < length; i++)
-        if ((at[i] & 0xC0) != 0x80)
-            return 0;
-    bool overlong = (at[0] == 0xE0 && at[1] < 0xA0) || (at[0] == 0xF0 && at[1] < 0x90);
-    bool surrogate = at[0] == 0xED && at[1] > 0x9F;
-    bool beyond = at[0] == 0xF4 && at[1] > 0x8F;
-    return overlong || surrogate || beyond ? 0 : length;
-}
-
 /* A JSON string of at most so many characters. */
 static void put_string(struct text *text, const char *string, size_t most) {
     const unsigned char *at = (const unsigned char *)string;
     put(text, "\"");
     for (; *at && most; most--) {
-        size_t length = character(at);
+        size_t length = xr_character(at);
         if (length == 0) {
             put(text, "\xEF\xBF\xBD");
             length = 1;
@@ -193,18 +169,8 @@ static long long clock_ms(clockid_t clock) {
 }
 
 static bool new_uuid(char id[37]) {
-    unsigned char b[16];
-    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-    bool read_all = fd >= 0 && read(fd, b, sizeof b) == (ssize_t)sizeof b;
-    if (fd >= 0)
-        close(fd);
-    if (!read_all)
-        return false;
-    b[6] = (unsigned char)((b[6] & 0x0F) | 0x40);
-    b[8] = (unsigned char)((b[8] & 0x3F) | 0x80);
-    snprintf(id, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2], b[3],
-             b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
-    return true;
+    unsigned char bytes[16];
+    return xr_random_id(bytes, id);
 }
 
 /* The owner of this environment said no to telemetry. */
@@ -282,50 +248,25 @@ static void say_hello(xybridd *client) {
     put(&text, client->app_version);
     put(&text, ",\"client_id\":\"");
     put(&text, client->client_id);
+    char boot_id[37];
+    xr_boot_id(boot_id);
+    put(&text, "\",\"boot_id\":\"");
+    put(&text, boot_id);
     put(&text, "\"");
     finish_request(client, &text);
 }
 
-static void start_session(xybridd *client) {
-    struct text text = begin_request(client, START, "session.start");
-    put(&text, "\"session_id\":\"");
-    put(&text, client->session_id);
-    put(&text, "\",\"started_at_ms\":");
-    put_whole(&text, client->started_at_ms);
+static void begin_attach(xybridd *client) {
+    struct text text = begin_request(client, ATTACH, "ring.attach");
     finish_request(client, &text);
 }
 
-static bool start_another_session(xybridd *client) {
-    client->started_at_ms = (unsigned long long)clock_ms(CLOCK_REALTIME);
-    return new_uuid(client->session_id);
-}
-
-static void end_session(xybridd *client) {
-    struct text text = begin_request(client, END, "session.end");
-    put(&text, "\"session_id\":\"");
-    put(&text, client->session_id);
-    put(&text, "\"");
-    finish_request(client, &text);
-}
-
-static void send_batch(xybridd *client) {
-    struct slot *slot = &client->slots[client->first];
-    if (!slot->sealed) {
-        slot->sealed = true;
-        slot->dropped = client->dropped_untold;
-        client->dropped_untold = 0;
-    }
-    struct text text = begin_request(client, BATCH, "record.batch");
-    put(&text, "\"seq\":");
-    put_whole(&text, client->seq);
-    put(&text, ",\"session_id\":\"");
-    put(&text, client->session_id);
-    put(&text, "\",\"dropped\":");
-    put_whole(&text, slot->dropped);
-    /* More is waiting behind it, or somebody is: then it need not wait for company. */
-    put(&text, client->hurry || client->used > 1 ? ",\"flush\":true,\"records\":[" : ",\"flush\":false,\"records\":[");
-    put_bytes(&text, slot->records, slot->length);
-    put(&text, "]");
+static void begin_flush(xybridd *client) {
+    struct text text = begin_request(client, FLUSH, "ring.flush");
+    put(&text, "\"ring_id\":\"");
+    put(&text, client->ring.id);
+    put(&text, "\",\"seq\":");
+    put_whole(&text, xr_reserved(&client->ring.writer));
     finish_request(client, &text);
 }
 
@@ -338,6 +279,7 @@ static void disconnect(xybridd *client) {
         close(client->fd);
     client->fd = -1;
     client->step = AWAY;
+    client->attached = false;
     client->answer_length = 0;
     retry_later(client, client->retry_ms);
     client->retry_ms = client->retry_ms * 2 < LONGEST_RETRY_MS ? client->retry_ms * 2 : LONGEST_RETRY_MS;
@@ -345,64 +287,28 @@ static void disconnect(xybridd *client) {
 
 /* Answers */
 
-static void free_oldest(xybridd *client) {
-    struct slot *slot = &client->slots[client->first];
-    slot->length = slot->count = 0;
-    slot->sealed = false;
-    client->first = (client->first + 1) % SLOTS;
-    client->used--;
-}
-
-static void acknowledged(xybridd *client) {
-    client->counts.acknowledged += client->slots[client->first].count;
-    client->seq++;
-    free_oldest(client);
-}
-
 static void done(xybridd *client, const char *result) {
     enum step step = client->step;
     client->step = NOTHING;
-    if (step == HELLO) {
-        const char *last_seq = member(result, "last_seq");
-        bool there = last_seq && strtoull(last_seq, NULL, 10) >= client->seq;
-        if (there && client->used && client->slots[client->first].sealed)
-            acknowledged(client);
-        start_session(client);
-    } else if (step == START) {
-        /* After a day the session has a successor, and this is its id. */
+    /* A session that was ended, or is a day old, has a successor: the answer has its id. */
+    if (!client->ended)
         copy_id(client->session_id, member(result, "session_id"));
+    if (step == ATTACH) {
+        client->attached = true;
         client->retry_ms = FIRST_RETRY_MS;
         client->counts.connections++;
-    } else if (step == BATCH) {
-        copy_id(client->session_id, member(result, "session_id"));
-        acknowledged(client);
-    } else if (step == END) {
-        client->ended = true;
+    } else if (step == FLUSH && xr_unread(&client->ring)) {
+        retry_later(client, UNWRITTEN_MS); /* the daemon writes what is on its disk a moment later */
     }
 }
 
-/* Not now: the same again later. Its session is over: into another. Never: it is given up, and its number free. */
+/* Not now: the same again later. Anything else: from the beginning. */
 static void refused(xybridd *client, const char *data) {
     const char *code = member(data, "code"), *retry_after_ms = member(data, "retry_after_ms");
-    enum step step = client->step;
-    client->step = NOTHING;
-    if (is_string(code, "session_ended") || is_string(code, "unknown_session")) {
-        if (client->ending && client->used == 0)
-            client->ended = true; /* by us, and the answer got lost */
-        else if (start_another_session(client))
-            start_session(client);
-        else
-            disconnect(client);
-        return;
-    }
     bool again = is_string(code, "overloaded") || is_string(code, "storage_unavailable") || is_string(code, "internal");
-    if (step == BATCH && !again) {
-        client->counts.refused += client->slots[client->first].count;
-        client->dropped_untold += client->slots[client->first].dropped;
-        free_oldest(client);
-        return;
-    }
-    if (step < NOTHING)
+    bool connected = client->step > HELLO;
+    client->step = NOTHING;
+    if (!again || !connected)
         disconnect(client);
     retry_later(client, retry_after_ms ? strtol(retry_after_ms, NULL, 10) : LONGEST_RETRY_MS);
 }
@@ -432,6 +338,40 @@ static void hear(xybridd *client, const char *bytes, size_t length) {
     }
 }
 
+/* Send what is left of the request; with the first byte of `ring.attach`, the file. */
+static ssize_t send_request(xybridd *client) {
+    struct iovec rest = {client->request + client->request_sent, client->request_length - client->request_sent};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } ancillary;
+    struct msghdr message = {.msg_iov = &rest, .msg_iovlen = 1};
+    if (client->step == ATTACH && client->request_sent == 0) {
+        memset(&ancillary, 0, sizeof ancillary);
+        message.msg_control = ancillary.space;
+        message.msg_controllen = sizeof ancillary.space;
+        struct cmsghdr *files = CMSG_FIRSTHDR(&message);
+        files->cmsg_level = SOL_SOCKET;
+        files->cmsg_type = SCM_RIGHTS;
+        files->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(files), &client->ring.fd, sizeof(int));
+    }
+    return sendmsg(client->fd, &message, MSG_NOSIGNAL);
+}
+
+/* The daemon sleeps, or half of the ring is full. Lost when it does not read; its next visit finds the records too. */
+static void wake_daemon(xybridd *client) {
+    static const char line[] = "{\"jsonrpc\":\"2.0\",\"method\":\"ring.wake\"}\n";
+    const uint64_t unread = xr_unread(&client->ring), last = xr_reserved(&client->ring.writer);
+    const bool half = unread >= client->ring.slots / 2 && last >= client->woken_at + client->ring.slots / 4;
+    if (!client->attached || client->request_sent < client->request_length || !(half || xr_asleep(&client->ring)))
+        return;
+    client->woken_at = last;
+    ssize_t sent = send(client->fd, line, sizeof line - 1, MSG_NOSIGNAL);
+    if (sent > 0 ? sent < (ssize_t)sizeof line - 1 : errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+        disconnect(client);
+}
+
 /* One turn: whether something was done. */
 static bool turn(xybridd *client) {
     bool due = clock_ms(CLOCK_MONOTONIC) >= client->next_try_ms;
@@ -445,16 +385,15 @@ static bool turn(xybridd *client) {
         }
         say_hello(client);
     }
-    if (client->step == NOTHING && due) {
-        if (client->used)
-            send_batch(client);
-        else if (client->ending && !client->ended)
-            end_session(client);
+    if (client->step == NOTHING && due && client->has_ring) {
+        if (!client->attached)
+            begin_attach(client);
+        else if (client->hurry && xr_unread(&client->ring))
+            begin_flush(client);
     }
     bool busy = false;
     if (client->step != NOTHING && client->request_sent < client->request_length) {
-        ssize_t sent = send(client->fd, client->request + client->request_sent,
-                            client->request_length - client->request_sent, MSG_NOSIGNAL);
+        ssize_t sent = send_request(client);
         if (sent > 0) {
             client->request_sent += (size_t)sent;
             busy = true;
@@ -476,14 +415,12 @@ static bool turn(xybridd *client) {
     return busy;
 }
 
-static bool idle(const xybridd *client) {
-    return client->used == 0 && (!client->ending || client->ended);
-}
+static bool idle(const xybridd *client) { return !client->has_ring || xr_unread(&client->ring) == 0; }
 
 /* Until something may be done, at most `timeout_ms`. */
 static void rest(const xybridd *client, long long timeout_ms) {
     long long until_try_ms = client->next_try_ms - clock_ms(CLOCK_MONOTONIC);
-    bool waits_to_try = client->fd < 0 || (client->step == NOTHING && !idle(client));
+    bool waits_to_try = client->fd < 0 || (client->step == NOTHING && client->has_ring && (!client->attached || (client->hurry && !idle(client))));
     if (waits_to_try && until_try_ms < timeout_ms)
         timeout_ms = until_try_ms > 0 ? until_try_ms : 0;
     struct pollfd socket = {.fd = client->fd, .events = POLLIN};
@@ -505,107 +442,191 @@ static void work(xybridd *client, int timeout_ms, bool idle_too) {
     }
 }
 
-/* Records */
+/* The ring */
 
-/* The record's text goes to the end of the newest slot that has room. */
-static bool keep(xybridd *client, const struct text *record) {
-    client->counts.recorded++;
-    struct slot *slot = &client->slots[(client->first + client->used + SLOTS - 1) % SLOTS];
-    if (client->used == 0 || slot->sealed || slot->count == SLOT_RECORDS ||
-        slot->length + 1 + record->length > sizeof slot->records) {
-        if (client->used == SLOTS || record->full) {
-            client->counts.dropped++;
-            client->dropped_untold++;
-            return false;
-        }
-        slot = &client->slots[(client->first + client->used++) % SLOTS];
+/* `$XYBRIDD_DATA_DIR/spool`, `$XDG_RUNTIME_DIR/xybridd/rings` or the spool in the user's data: the first that can be. */
+static bool ring_folder(char path[PATH_BYTES]) {
+    const char *apart = getenv("XYBRIDD_DATA_DIR"), *runtime = getenv("XDG_RUNTIME_DIR"), *home = getenv("HOME");
+    const char *data = getenv("XDG_DATA_HOME");
+    char users[64];
+    int length;
+    snprintf(users, sizeof users, "/run/user/%lu", (unsigned long)getuid());
+    if (!runtime || !*runtime)
+        runtime = users;
+    if (apart && *apart)
+        length = snprintf(path, PATH_BYTES, "%s/spool", apart);
+    else if (access(runtime, W_OK) == 0)
+        length = snprintf(path, PATH_BYTES, "%s/xybridd/rings", runtime);
+#ifdef __APPLE__
+    else
+        length = snprintf(path, PATH_BYTES, "%s/Library/Application Support/xybridd/spool", home ? home : "");
+    (void)data;
+#else
+    else if (data && *data)
+        length = snprintf(path, PATH_BYTES, "%s/xybridd/spool", data);
+    else
+        length = snprintf(path, PATH_BYTES, "%s/.local/share/xybridd/spool", home ? home : "");
+#endif
+    if (length < 0 || length >= PATH_BYTES)
+        return false;
+    for (char *at = strchr(path + 1, '/'); at; at = strchr(at + 1, '/')) {
+        *at = '\0';
+        mkdir(path, 0700);
+        *at = '/';
     }
-    if (slot->length)
-        slot->records[slot->length++] = ',';
-    memcpy(slot->records + slot->length, record->start, record->length);
-    slot->length += record->length;
-    slot->count++;
+    return mkdir(path, 0700) == 0 || errno == EEXIST;
+}
+
+static void forget_models(xybridd *client) {
+    for (unsigned i = 0; i < MODELS; i++) {
+        free(client->models[i].id);
+        free(client->models[i].version);
+        client->models[i] = (struct model){NULL, NULL, 0};
+    }
+}
+
+/* Everything in the ring is on the daemon's disk: it goes, with its file. */
+static void finish_ring(xybridd *client) {
+    client->counts.refused += xr_load(&client->ring, XR_REJECTED);
+    xr_retire(&client->ring);
+    unlink(client->ring.path);
+    xr_close(&client->ring);
+    forget_models(client);
+    client->has_ring = client->attached = client->table_full = false;
+    client->session = 0;
+    client->woken_at = 0;
+}
+
+/* A ring with room for a record and the slots that stay free, in which the session has begun. */
+static bool ready(xybridd *client) {
+    if (client->has_ring && client->table_full && idle(client))
+        finish_ring(client);
+    if (!client->has_ring) {
+        const long long now_ms = clock_ms(CLOCK_MONOTONIC);
+        const struct xr_identity identity = {client->client_id, client->plain_app, client->plain_version, NULL, NULL};
+        char folder[PATH_BYTES];
+        if (now_ms < client->next_ring_ms)
+            return false;
+        client->next_ring_ms = now_ms + LONGEST_RETRY_MS;
+        if (!ring_folder(folder) || xr_create(&client->ring, folder, &identity, XR_SLOTS, XR_TABLE_BYTES) != 0)
+            return false;
+        client->has_ring = true;
+    }
+    if (client->session == 0) {
+        char start[24];
+        snprintf(start, sizeof start, "%llu", client->started_at_ms);
+        const char *strings[] = {client->session_id, start};
+        client->session = xr_entry(&client->ring, XR_SESSION, 0, 2, strings);
+        if (client->session == 0 ||
+            xr_note(&client->ring, XR_SESSION_STARTED, client->session, 0, xr_now_s()) != XR_OK)
+            return false;
+    }
+    if (client->table_full || !xr_has_room(&client->ring, 2 + KEPT_SLOTS))
+        return false;
+    if (client->dropped_untold && xr_has_room(&client->ring, 3 + KEPT_SLOTS) &&
+        xr_note(&client->ring, XR_DROPPED, 0, client->dropped_untold, xr_now_s()) == XR_OK)
+        client->dropped_untold = 0;
     return true;
 }
 
-static void put_time_and_model(struct text *text, const char *model_id, const char *version) {
-    put(text, ",\"timestamp_ms\":");
-    put_whole(text, (unsigned long long)clock_ms(CLOCK_REALTIME));
-    if (model_id && *model_id) {
-        put(text, ",\"model_id\":");
-        put_string(text, model_id, MODEL_CHARACTERS);
+static uint32_t new_entry(xybridd *client, enum xr_entry_kind kind, unsigned count, const char *const *strings) {
+    const uint32_t entry = xr_entry(&client->ring, kind, 0, count, strings);
+    client->table_full = client->table_full || entry == 0;
+    return entry;
+}
+
+static uint32_t model_entry(xybridd *client, const char *id, const char *version) {
+    unsigned place = 5381;
+    for (const char *at = id; *at; at++)
+        place = place * 33 + (unsigned char)*at;
+    for (const char *at = version; *at; at++)
+        place = place * 33 + (unsigned char)*at;
+    struct model *model = &client->models[place % MODELS];
+    if (model->id && strcmp(model->id, id) == 0 && strcmp(model->version, version) == 0)
+        return model->entry;
+    const char *strings[] = {id, version};
+    const uint32_t entry = new_entry(client, XR_MODEL, 2, strings);
+    char *id_kept = strdup(id), *version_kept = strdup(version);
+    if (entry && id_kept && version_kept) {
+        free(model->id);
+        free(model->version);
+        *model = (struct model){id_kept, version_kept, entry};
+    } else {
+        free(id_kept);
+        free(version_kept);
     }
-    if (version) {
-        put(text, ",\"version\":");
-        put_string(text, version, VERSION_CHARACTERS);
+    return entry;
+}
+
+/* Records */
+
+/* Count a record that was written, or was not, and do what can be done at once of the connection's work. */
+static bool recorded(xybridd *client, bool written) {
+    client->counts.recorded++;
+    if (!written) {
+        client->counts.dropped++;
+        client->dropped_untold++;
     }
+    if (client->fd < 0 || client->step != NOTHING || (client->has_ring && !client->attached))
+        xybridd_pump(client, 0);
+    if (client->has_ring)
+        wake_daemon(client);
+    return written;
 }
 
-static bool is_amount(double number) { return number >= 0 && number <= LARGEST_EXACT; } /* not NaN either */
-
-static void put_key(struct text *text, bool *first, const char *key) {
-    put(text, *first ? ",\"stats\":{\"" : ",\"");
-    put(text, key);
-    put(text, "\":");
-    *first = false;
+static unsigned index_of(const char *word, const char *const *known) {
+    for (unsigned i = 0; word && known[i]; i++)
+        if (strcmp(word, known[i]) == 0)
+            return i + 1;
+    return 0;
 }
 
-/* One of these words; what is none would have the daemon refuse the whole batch. */
-static void put_word(struct text *text, bool *first, const char *key, const char *word, const char *const *known) {
-    for (; word && *known; known++)
-        if (strcmp(word, *known) == 0) {
-            put_key(text, first, key);
-            put_string(text, word, strlen(word));
-        }
-}
-
-static void put_stats(struct text *text, const struct xybridd_stats *stats) {
+/* What is 0 is not said, nor is what cannot be right. */
+static struct xr_stats stats_of(const struct xybridd_stats *given) {
     static const char *const targets[] = {"local", "cloud", "fallback", NULL};
     static const char *const hardware[] = {"cpu", "gpu", "npu", NULL};
+    struct xr_stats stats;
+    memset(&stats, 0, sizeof stats);
+    stats.tokens_per_second = given->tokens_per_second;
+    stats.time_to_first_token_ms = given->time_to_first_token_ms;
+    stats.samples_per_second = given->samples_per_second;
+    stats.memory_peak_mb = (double)given->memory_peak_mb;
+    stats.input_tokens = (uint32_t)given->input_tokens;
+    stats.output_tokens = (uint32_t)given->output_tokens;
     const struct {
-        const char *key;
-        double number;
-    } numbers[] = {{"tokens_per_second", stats->tokens_per_second},
-                   {"samples_per_second", stats->samples_per_second},
-                   {"time_to_first_token_ms", stats->time_to_first_token_ms}};
-    const struct {
-        const char *key;
-        unsigned long number;
-    } wholes[] = {{"memory_peak_mb", stats->memory_peak_mb},
-                  {"input_tokens", stats->input_tokens},
-                  {"output_tokens", stats->output_tokens}};
-    bool first = true;
+        unsigned bit;
+        double number, most;
+    } numbers[] = {{XR_INPUT_TOKENS, (double)given->input_tokens, UINT32_MAX},
+                   {XR_OUTPUT_TOKENS, (double)given->output_tokens, UINT32_MAX},
+                   {XR_TOKENS_PER_SECOND, given->tokens_per_second, XR_LARGEST},
+                   {XR_TIME_TO_FIRST_TOKEN_MS, given->time_to_first_token_ms, XR_LARGEST},
+                   {XR_SAMPLES_PER_SECOND, given->samples_per_second, XR_LARGEST},
+                   {XR_MEMORY_PEAK_MB, (double)given->memory_peak_mb, XR_LARGEST}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        if (numbers[i].number > 0 && is_amount(numbers[i].number)) {
-            put_key(text, &first, numbers[i].key);
-            put_number(text, numbers[i].number);
-        }
-    for (size_t i = 0; i < sizeof wholes / sizeof *wholes; i++)
-        if (wholes[i].number > 0 && is_amount((double)wholes[i].number)) {
-            put_key(text, &first, wholes[i].key);
-            put_whole(text, wholes[i].number);
-        }
-    put_word(text, &first, "execution_target", stats->execution_target, targets);
-    put_word(text, &first, "hardware_used", stats->hardware_used, hardware);
-    if (!first)
-        put(text, "}");
+        if (numbers[i].number > 0 && numbers[i].number <= numbers[i].most)
+            stats.present |= numbers[i].bit;
+    stats.hardware = (enum xr_hardware)index_of(given->hardware_used, hardware);
+    stats.target = (enum xr_target)index_of(given->execution_target, targets);
+    return stats;
 }
 
 /* The face */
 
 xybridd *xybridd_open(const char *app, const char *app_version) {
-    xybridd *client = calloc(1, sizeof *client);
+    xybridd *client = (xybridd *)calloc(1, sizeof *client);
     if (client == NULL)
         return NULL;
     client->fd = -1;
-    client->seq = 1;
     client->retry_ms = FIRST_RETRY_MS;
     client->declined = said_no();
+    client->started_at_ms = (unsigned long long)clock_ms(CLOCK_REALTIME);
+    snprintf(client->plain_app, sizeof client->plain_app, "%s", app && *app ? app : "app");
+    snprintf(client->plain_version, sizeof client->plain_version, "%s", app_version ? app_version : "");
     struct text name = {client->app, 0, sizeof client->app, false};
-    put_string(&name, app && *app ? app : "app", 128);
+    put_string(&name, client->plain_app, 128);
     struct text version = {client->app_version, 0, sizeof client->app_version, false};
-    put_string(&version, app_version ? app_version : "", 128);
-    if (name.full || version.full || !new_uuid(client->client_id) || !start_another_session(client)) {
+    put_string(&version, client->plain_version, 128);
+    if (name.full || version.full || !new_uuid(client->client_id) || !new_uuid(client->session_id)) {
         free(client);
         return NULL;
     }
@@ -614,33 +635,30 @@ xybridd *xybridd_open(const char *app, const char *app_version) {
 
 bool xybridd_inference(xybridd *client, const char *model_id, const char *version, double latency_ms,
                        const struct xybridd_stats *stats) {
-    char bytes[4096];
-    struct text text = {bytes, 0, sizeof bytes, false};
-    if (client == NULL || client->declined || model_id == NULL || !*model_id || !is_amount(latency_ms))
+    if (client == NULL || client->declined || client->ended || model_id == NULL || !*model_id ||
+        !xr_is_amount(latency_ms))
         return false;
-    put(&text, "{\"type\":\"inference\",\"latency_ms\":");
-    put_number(&text, latency_ms);
-    put_time_and_model(&text, model_id, version ? version : "");
-    if (stats)
-        put_stats(&text, stats);
-    put(&text, "}");
-    bool kept = keep(client, &text);
-    xybridd_pump(client, 0);
-    return kept;
+    bool written = false;
+    if (ready(client)) {
+        const uint32_t model = model_entry(client, model_id, version ? version : "");
+        const struct xr_stats known = stats ? stats_of(stats) : (struct xr_stats){.present = 0};
+        written = xr_inference(&client->ring, model, latency_ms, xr_now_s(), stats ? &known : NULL) == XR_OK;
+    }
+    return recorded(client, written);
 }
 
 bool xybridd_error(xybridd *client, const char *message, const char *model_id, const char *version) {
-    char bytes[16 * 1024];
-    struct text text = {bytes, 0, sizeof bytes, false};
-    if (client == NULL || client->declined || message == NULL)
+    if (client == NULL || client->declined || client->ended || message == NULL)
         return false;
-    put(&text, "{\"type\":\"error\",\"error\":");
-    put_string(&text, message, ERROR_CHARACTERS);
-    put_time_and_model(&text, model_id, version);
-    put(&text, "}");
-    bool kept = keep(client, &text);
-    xybridd_pump(client, 0);
-    return kept;
+    bool written = false;
+    if (ready(client)) {
+        const char *names[] = {model_id, version};
+        const bool named = model_id && *model_id;
+        const uint32_t model = named ? new_entry(client, XR_MODEL, version ? 2 : 1, names) : 0;
+        const uint32_t text = named && !model ? 0 : new_entry(client, XR_ERROR_TEXT, 1, &message);
+        written = text && xr_error(&client->ring, text, model, XR_CATEGORY_NONE, xr_now_s()) == XR_OK;
+    }
+    return recorded(client, written);
 }
 
 void xybridd_pump(xybridd *client, int timeout_ms) {
@@ -654,26 +672,50 @@ bool xybridd_flush(xybridd *client, int timeout_ms) {
     client->hurry = true;
     work(client, timeout_ms, false);
     client->hurry = false;
-    return client->used == 0;
-}
-
-bool xybridd_end(xybridd *client, int timeout_ms) {
-    if (client == NULL || client->counts.recorded + client->counts.connections == 0)
-        return true;
-    client->ending = client->hurry = true;
-    client->ended = false;
-    work(client, timeout_ms, false);
     return idle(client);
 }
 
+bool xybridd_end(xybridd *client, int timeout_ms) {
+    if (client == NULL || !client->has_ring)
+        return client == NULL || client->dropped_untold == 0;
+    const long long end_ms = clock_ms(CLOCK_MONOTONIC) + timeout_ms;
+    bool home = xybridd_flush(client, timeout_ms); /* the last answer that says which session it is */
+    if (!client->ended) {
+        if (client->dropped_untold)
+            xr_note(&client->ring, XR_DROPPED, 0, client->dropped_untold, xr_now_s());
+        xr_note(&client->ring, XR_SESSION_ENDED, client->session, 0, xr_now_s());
+        client->dropped_untold = 0;
+        client->ended = true;
+    }
+    if (home) {
+        const long long left_ms = end_ms - clock_ms(CLOCK_MONOTONIC);
+        home = xybridd_flush(client, left_ms > 0 ? (int)left_ms : 0);
+    }
+    if (home)
+        finish_ring(client);
+    return home;
+}
+
 struct xybridd_counts xybridd_counted(const xybridd *client) {
-    return client ? client->counts : (struct xybridd_counts){0};
+    struct xybridd_counts counts = {0};
+    if (client) {
+        counts = client->counts;
+        counts.refused += client->has_ring ? xr_load(&client->ring, XR_REJECTED) : 0;
+        counts.acknowledged = counts.recorded - counts.dropped - counts.refused;
+        counts.acknowledged -= client->has_ring ? xr_waiting(&client->ring) : 0;
+    }
+    return counts;
 }
 
 const char *xybridd_session_id(const xybridd *client) { return client ? client->session_id : ""; }
 
 void xybridd_free(xybridd *client) {
-    if (client && client->fd >= 0)
+    if (client == NULL)
+        return;
+    if (client->fd >= 0)
         close(client->fd);
+    if (client->has_ring)
+        xr_disown(&client->ring); /* whoever finds the file delivers it */
+    forget_models(client);
     free(client);
 }

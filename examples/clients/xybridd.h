@@ -1,13 +1,16 @@
-/* A client of xybridd in C11 and POSIX: two files to copy into your app, no libraries. docs/clients.md has the rules.
+/* A client of xybridd in C11 and POSIX: three files to copy into your app (this one, xybridd.c, xybridd_ring.h), no
+ * libraries. docs/clients.md has the rules.
  *
  *     xybridd *telemetry = xybridd_open("kiosk", "2.1");
  *     xybridd_inference(telemetry, "whisper-tiny", "1.0", 212, NULL);
  *     xybridd_end(telemetry, 2000);
  *     xybridd_free(telemetry);
  *
- * Recording never waits: a call writes into memory of a fixed size (1 MiB, taken once, in `xybridd_open`) and does what
- * can be done at once of sending and hearing. Call `xybridd_pump` from your loop too, so that records go out while you
- * record none. Without a daemon, records wait; past the memory, new ones are dropped and counted.
+ * A record is written into a ring: a file of at most 2 MiB that is mapped, in memory where the system has a runtime
+ * folder. The daemon reads the file, so a record whose call returned survives the death of the app, by whatever signal.
+ * Recording never waits, and makes no system call while the daemon is there and awake. Call `xybridd_pump` from your loop
+ * too, so that a daemon that came back is found while you record nothing. Without a daemon, records wait in the ring; past
+ * its 16,000 slots, new ones are dropped and counted.
  *
  * One thread at a time may use a client. Open it after fork, not before. Texts are UTF-8; what is not becomes U+FFFD.
  * Every function takes NULL for a client, and then does nothing: no telemetry is no reason for an app to stop.
@@ -39,12 +42,13 @@ struct xybridd_stats {
 struct xybridd_counts {
     unsigned long long recorded;     /* asked for; without those that cannot be right, like a latency of NaN */
     unsigned long long acknowledged; /* on the daemon's disk */
-    unsigned long long dropped;      /* no room: the daemon was away for too long */
-    unsigned long long refused;      /* the daemon will never take them */
+    unsigned long long dropped;      /* no room: the daemon was away for too long, or no file can be made */
+    unsigned long long refused;      /* the daemon takes them for damaged */
     unsigned long connections;       /* how often a daemon was found */
 };
 
-/* No I/O yet. NULL without memory or randomness. `app_version` may be NULL. */
+/* No I/O yet: the first record makes the ring, and begins the session. NULL without memory or randomness. `app_version`
+ * may be NULL. */
 xybridd *xybridd_open(const char *app, const char *app_version);
 
 /* One inference. `stats` may be NULL. False: it was not kept, for it cannot be right or there is no room. */
@@ -60,7 +64,8 @@ void xybridd_pump(xybridd *client, int timeout_ms);
 /* True: everything recorded so far is on disk. */
 bool xybridd_flush(xybridd *client, int timeout_ms);
 
-/* Bring everything home and end the session. False: not within `timeout_ms`; what still waits is lost when you free. */
+/* Bring everything home and end the session. False: not within `timeout_ms`; what still waits stays in its file, and is
+ * delivered by the daemon of this user, or by this user's next app that records. Nothing is recorded after it. */
 bool xybridd_end(xybridd *client, int timeout_ms);
 
 struct xybridd_counts xybridd_counted(const xybridd *client);

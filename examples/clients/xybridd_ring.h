@@ -197,7 +197,7 @@ static inline unsigned xr_first_stats(unsigned present) {
 static inline double xr_now_s(void) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 /* A ring: its file, and the writer of its slots */
@@ -554,6 +554,19 @@ static inline bool xr_refresh_limit(xybridd_ring *ring, uint64_t number) {
     return number <= limit;
 }
 
+/* Whether the next `slots` numbers may be written. For a writer of one thread, which then drops records instead of
+ * reserving numbers for them. */
+static inline bool xr_has_room(xybridd_ring *ring, uint64_t slots) {
+    const uint64_t last = xr_reserved(&ring->writer) + slots;
+    return xr_may_write(&ring->writer, last) || xr_refresh_limit(ring, last);
+}
+
+/* Slots up to the last that was reserved, which are not on the daemon's disk yet. */
+static inline uint64_t xr_unread(const xybridd_ring *ring) {
+    const uint64_t last = xr_reserved(&ring->writer), durable = xr_load(ring, XR_DURABLE);
+    return last > durable ? last - durable : 0;
+}
+
 /* Nothing is reserved in this ring any more. Numbers that were reserved before, up to the limit, are still written. */
 static inline void xr_retire(xybridd_ring *ring) {
     xr_lock(ring);
@@ -579,6 +592,18 @@ static inline void xr_disown(xybridd_ring *ring) {
 static inline bool xr_asleep(const xybridd_ring *ring) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return xr_load(ring, XR_ASLEEP) != 0;
+}
+
+/* Records that are not on the daemon's disk yet. */
+static inline uint64_t xr_waiting(const xybridd_ring *ring) {
+    const uint64_t last = xr_reserved(&ring->writer), unread = xr_unread(ring);
+    uint64_t number = last - (unread < ring->slots ? unread : ring->slots), waiting = 0;
+    while (++number <= last) {
+        const unsigned char *slot = ring->writer.slots + (number & ring->writer.mask) * XR_SLOT_BYTES;
+        const bool is_record = slot[20] == XR_INFERENCE || slot[20] == XR_ERROR || slot[20] == XR_CANCELLED;
+        waiting += is_record && memcmp(slot + 56, &number, 8) == 0;
+    }
+    return waiting;
 }
 
 /* Records */

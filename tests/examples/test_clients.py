@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: The one in C is built with the sanitizers here; as an app would build it in a test of its own.
 CLIENTS = ("shell", "node", "c-sanitized")
 
+#: Those that write rings: what they recorded survives them.
+WITH_RINGS = ("c-sanitized",)
+
 #: Commits soon, so that many batches come and go.
 CONFIG = "[storage]\ncommit_interval_ms = 10\n"
 
@@ -282,7 +285,10 @@ def ends_of(daemon: Daemon, app: str) -> list[str | None]:
 def test_what_was_acknowledged_is_there_when_the_daemon_never_came_back(
     daemon: Daemon, commands: dict[str, list[str]]
 ) -> None:
-    """All of them at once, since each waits before it gives up. Nothing is there twice, and no gap."""
+    """All of them at once, since each waits before it gives up. Nothing is there twice, and no gap.
+
+    The one in C leaves the rest in its ring, where the daemon finds it.
+    """
     daemon.start()
     with ExitStack() as stack:
         demos = [
@@ -306,7 +312,29 @@ def test_what_was_acknowledged_is_there_when_the_daemon_never_came_back(
     daemon.start()
     for client, (fed, (code, report, said)) in reports.items():
         assert (code, report["recorded"]) == (1, fed), client
-        assert "the rest is lost" in said
+        assert ("the rest waits" if client in WITH_RINGS else "the rest is lost") in said
+        if client in WITH_RINGS:
+            until(lambda client=client, fed=fed: counted(daemon, client) == fed, "the ring to be read")  # type: ignore[misc]
         there = counted(daemon, client)
-        assert 0 < report["acknowledged"] <= there < fed, client
+        assert 0 < report["acknowledged"] <= there, client
+        assert (there == fed) is (client in WITH_RINGS)
         assert shown(daemon, report["session"])["total_latency_ms"] == sum_up_to(there), client
+
+
+@pytest.mark.parametrize("daemon_is", ["there", "away"])
+def test_a_killed_app_in_c_loses_nothing(daemon: Daemon, tmp_path: Path, daemon_is: str) -> None:
+    if daemon_is == "there":
+        daemon.start()
+    with Demo(command_of("c", tmp_path), daemon, "killed", "m", "1") as demo:
+        demo.feed(2000)
+        until(demo.has_read_all, "it to read all of it")
+        demo.feed(1)  # read without a buffer: when this is gone from the pipe, the one before was recorded
+        until(demo.has_read_all, "it to read that")
+        demo.process.kill()
+        demo.process.wait()
+    if daemon_is == "away":
+        daemon.start()
+    until(lambda: counted(daemon, "killed") >= 2000, "its ring to be read")
+    assert counted(daemon, "killed") in {2000, 2001}
+    assert ledger_balances(daemon.status()["ledger"])
+    until(lambda: not list((daemon.data / "spool").glob("*.ring")), "its ring to be removed")

@@ -31,7 +31,7 @@ SOURCE = PACKAGE / "_recorder.c"
 #: Where the one copy of xybridd_ring.h lies.
 HEADERS = Path("examples", "clients")
 
-FLAGS = ["-O2", "-std=c11", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
+FLAGS = ["-O3", "-std=c11", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
 
 
 class NotBuilt(Exception):
