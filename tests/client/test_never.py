@@ -341,3 +341,21 @@ assert client.flush(20)
 """
     run(daemon, body)
     assert counted(daemon) == 10
+
+
+def test_an_app_that_wants_to_die_of_sigpipe_does_not_die_of_a_daemon_that_is_gone(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon().start()
+    body = f"""
+import os, signal
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+client.record_inference("m", "1", 1)
+assert client.flush(20)
+os.kill({daemon.pid}, signal.SIGKILL)
+for n in range(3):
+    client.record_inference("m", "1", n)
+    assert client.advice(timeout_s=0.05) is None
+    client.flush(0.05)
+"""
+    run(daemon, body)

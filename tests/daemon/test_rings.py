@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -299,6 +300,15 @@ def test_numbers_that_jump_are_not_followed(daemon: Daemon, wire: RingWire, writ
     wire.flush(written)
     assert session(daemon, written.session_id)["total_inferences"] == 2
     assert daemon.status()["state"] == "ok"
+
+
+def test_the_daemon_ends_while_a_client_goes(daemon: Daemon, wire: RingWire, written: Written) -> None:
+    written.calls(3)
+    daemon.signal(signal.SIGSTOP)
+    wire.close()
+    daemon.signal(signal.SIGTERM)
+    daemon.signal(signal.SIGCONT)
+    assert daemon.stop() == 0
 
 
 def test_files_that_nothing_asks_for_are_closed(daemon: Daemon, folder: Path) -> None:

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 _READ_BYTES = 2**18
 
+#: A daemon that is gone is an error here, also in an app that wants to die of SIGPIPE.
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
+
 #: Sockets that are not trusted, and of which that was said.
 _warned: set[Path] = set()
 
@@ -87,6 +90,9 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._own = OwnFile(sock.fileno())
+        # The same descriptor, by an object that never waits: `send` of the other waits as long as its timeout says.
+        self._bell = socket.socket(fileno=sock.fileno())
+        self._bell.settimeout(0)
         self._unread = b""
         self._answers: list[Answer] = []
         self._last_id = 0
@@ -134,6 +140,7 @@ class Connection:
         return self._sock.fileno()
 
     def close(self) -> None:
+        self._bell.detach()
         close(self._sock, self._own)
 
     def break_off(self) -> None:
@@ -145,7 +152,7 @@ class Connection:
         """From any thread: a line without params that is not answered. Lost when the daemon does not read."""
         line = b'{"jsonrpc":"2.0","method":"%b"}\n' % method.encode()
         with contextlib.suppress(OSError):
-            self._sock.send(line, socket.MSG_DONTWAIT)
+            self._bell.send(line, _NO_SIGNAL)
 
     def send(self, method: str, params: bytes, timeout_s: float = 5.0, fd: int | None = None) -> int:
         """Send a request with params that are JSON already, and an open file; the id that its answer will carry."""
@@ -153,8 +160,8 @@ class Connection:
         line = b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}\n' % (self._last_id, method.encode(), params)
         self._sock.settimeout(timeout_s)
         try:
-            sent = 0 if fd is None else socket.send_fds(self._sock, [line], [fd])
-            self._sock.sendall(line[sent:])
+            sent = 0 if fd is None else socket.send_fds(self._sock, [line], [fd], _NO_SIGNAL)
+            self._sock.sendall(line[sent:], _NO_SIGNAL)
         except OSError as error:
             raise DaemonUnreachable(f"the connection broke: {error}") from error
         return self._last_id

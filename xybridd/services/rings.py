@@ -226,8 +226,10 @@ class Rings:
             if filling or not more:
                 self._recorder.committer.barrier(soon=True)
             if not more:
+                # Not `wait_for`: before Python 3.12 it swallows a cancellation that comes with the event.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await self._woken.wait()
 
     async def _visit(self, ring: Ring) -> _Visit:
         """One turn of one ring."""
