@@ -497,3 +497,24 @@ def test_a_ring_without_a_session_gets_one(wire: RingWire, folder: Path) -> None
         wire.drain(written.path)
     sessions = wire.call("session.list", app="ringing")["sessions"]
     assert [each["total_inferences"] for each in sessions] == [3]
+
+
+def test_a_producer_is_told_of_what_a_killed_daemon_had_on_disk(
+    daemon: Daemon, wire: RingWire, written: Written
+) -> None:
+    written.calls(5)
+    wire.flush(written)
+    before = written.path.read_bytes()[:4096]
+    written.calls(7)
+    wire.flush(written)
+    daemon.kill()
+    # As if it had been killed after the commit and before it told the producer.
+    with written.path.open("r+b") as file:
+        file.write(before)
+    daemon.start()
+    with RingWire(daemon.socket) as again:
+        again.hello(app="ringing", client_id=written.client_id)
+        again.attach(written)
+        again.flush(written)
+    assert written.ring.counts() == (12, 0, 0)
+    assert session(daemon, written.session_id)["total_inferences"] == 12

@@ -76,6 +76,14 @@ def wait_readable(files: list[int], timeout_s: float | None) -> list[int]:
     return [each for each, _ in found]
 
 
+def _writable(fd: int) -> bool:
+    if not hasattr(select, "poll"):
+        return bool(select.select([], [fd], [], 0)[1])
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
 def close(sock: socket.socket, own: OwnFile) -> None:
     """Close a socket, if its descriptor still is its own."""
     if own.intact:
@@ -90,9 +98,6 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._own = OwnFile(sock.fileno())
-        # The same descriptor, by an object that never waits: `send` of the other waits as long as its timeout says.
-        self._bell = socket.socket(fileno=sock.fileno())
-        self._bell.settimeout(0)
         self._unread = b""
         self._answers: list[Answer] = []
         self._last_id = 0
@@ -140,7 +145,6 @@ class Connection:
         return self._sock.fileno()
 
     def close(self) -> None:
-        self._bell.detach()
         close(self._sock, self._own)
 
     def break_off(self) -> None:
@@ -151,8 +155,9 @@ class Connection:
     def notify(self, method: str) -> None:
         """From any thread: a line without params that is not answered. Lost when the daemon does not read."""
         line = b'{"jsonrpc":"2.0","method":"%b"}\n' % method.encode()
-        with contextlib.suppress(OSError):
-            self._bell.send(line, _NO_SIGNAL)
+        with contextlib.suppress(OSError, ValueError):
+            if _writable(self._sock.fileno()):  # else `send` would wait as long as the socket's timeout says
+                self._sock.send(line, _NO_SIGNAL)
 
     def send(self, method: str, params: bytes, timeout_s: float = 5.0, fd: int | None = None) -> int:
         """Send a request with params that are JSON already, and an open file; the id that its answer will carry."""

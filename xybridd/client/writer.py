@@ -69,6 +69,7 @@ class Writer:
         self._busy = False
         self._deferred: list[Callable[[], None]] = []
         self._next_ring_s = 0.0
+        self._is_full = False
         self._reported_drops = 0
         self._written = 0
 
@@ -256,40 +257,48 @@ class Writer:
 
     def make_ring(self, session: Session | None = None) -> Ring | None:
         """Go on in a new ring: in a file, or in memory while no file can be had; None when there is no room at all."""
-        if (at_s := _monotonic()) < self._next_ring_s:
+        if _monotonic() < self._next_ring_s:
             return None
-        self.ring = self._file_or_memory(at_s)
-        if self.ring is not None:
-            self.on_ring(self.ring)
-            if dropped := self.counts["dropped"] - self._reported_drops:
-                self._reported_drops = self.counts["dropped"]
-                descriptor, words = layout.describe(layout.DROPPED), dropped.to_bytes(8, "little")
-                self._write(self.ring, lambda _: (0.0, now_s(), descriptor, words, 0))
-            if (session := session or self.session) is not None:
-                self._session_slot(layout.SESSION_STARTED, session)
+        self._go_on_in(self._file() or self._memory(), session)
         return self.ring
 
-    def _file_or_memory(self, at_s: float) -> Ring | None:
+    def _go_on_in(self, ring: Ring | None, session: Session | None = None) -> None:
+        self.ring = ring
+        if ring is None:
+            self._next_ring_s = _monotonic() + _NEXT_RING_S
+            return
+        self.on_ring(ring)
+        if dropped := self.counts["dropped"] - self._reported_drops:
+            self._reported_drops = self.counts["dropped"]
+            descriptor, words = layout.describe(layout.DROPPED), dropped.to_bytes(8, "little")
+            self._write(ring, lambda _: (0.0, now_s(), descriptor, words, 0))
+        if (session := session or self.session) is not None:
+            self._session_slot(layout.SESSION_STARTED, session)
+
+    def _producer(self, boot_id: str = "") -> list[bytes]:
         from xybridd import __version__  # noqa: PLC0415 - the package imports this module
 
-        producer = [each.encode() for each in (self.client_id, *self._names, __version__, "")]
+        return [each.encode() for each in (self.client_id, *self._names, __version__, boot_id)]
+
+    def _file(self) -> Ring | None:
         try:
             from xybridd.paths import boot_id, ring_folder, spool_folder  # noqa: PLC0415 - may need descriptors
 
-            producer[-1] = boot_id().encode()
             folder = _made(ring_folder())
-            if _bytes_in({folder, spool_folder()}) > MOST_BYTES:
-                self._next_ring_s = at_s + _NEXT_RING_S
-                if not self.counts["dropped"]:
-                    log().warning("%d MiB of records wait for a daemon; new ones are dropped", MOST_BYTES // 2**20)
-                return None
-            return Ring.create(folder, producer, *self._geometry)
+            self._is_full = _bytes_in({folder, spool_folder()}) > MOST_BYTES
+            if not self._is_full:
+                return Ring.create(folder, self._producer(boot_id()), *self._geometry)
         except Exception as error:  # noqa: BLE001 - no descriptors, no room, a folder of another user
             log().debug("a ring cannot be a file now: %s", error)
-        if any(each.fd < 0 for each in self.full):  # one ring in memory is what a failure may cost
-            self._next_ring_s = at_s + _NEXT_RING_S
+        return None
+
+    def _memory(self) -> Ring | None:
+        """One ring in memory is what a failure may cost; where there is too much on the disk, none."""
+        if self._is_full:
+            if not self.counts["dropped"]:
+                log().warning("%d MiB of records wait for a daemon; new ones are dropped", MOST_BYTES // 2**20)
             return None
-        return Ring.create(None, producer)
+        return None if any(each.path is None for each in self.full) else Ring.create(None, self._producer())
 
     def retire(self, ring: Ring) -> None:
         """Nothing more goes into a ring; what is in it stays until a daemon has it."""
@@ -310,10 +319,9 @@ class Writer:
     def keep(self, *, connected: bool) -> None:
         """Move full rings to the disk where no daemon reads them, and rings in memory in any case. Raises OSError."""
         with self.lock:
-            if self.ring is not None and self.ring.path is None:
-                self._next_ring_s = 0.0
-                self.retire(self.ring)  # the next one may be a file
-                self.make_ring()
+            if self.ring is not None and self.ring.path is None and (file := self._file()) is not None:
+                self.retire(self.ring)
+                self._go_on_in(file)
         for ring in list(self.full):
             if (ring.path is None or not connected) and not ring.read_whole and ring.complete:
                 ring.persist(_spool())

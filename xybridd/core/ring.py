@@ -462,6 +462,12 @@ def calls_in(data: bytes, table: Table) -> tuple[dict[int, Started], set[int]]:
     return started, finished
 
 
+def records_in(data: bytes) -> int:
+    """How many slots are records, by their kind."""
+    descriptors = memoryview(data).cast("Q")[layout.DESCRIPTOR :: layout.WORDS].tolist()
+    return sum(each >> layout.KIND_SHIFT & _KIND in layout.RECORDS for each in descriptors)
+
+
 def records(data: bytes, table: Table) -> Iterator[Record]:
     """The slots that are records, one by one, for subscribers; without stats that go on in a slot of their own."""
     for at in range(len(data) // layout.SLOT_BYTES):

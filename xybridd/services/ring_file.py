@@ -157,6 +157,12 @@ class Ring:
             number += len(numbers)
         return None
 
+    def recount(self, data: bytes, first: int) -> None:
+        """Add slots that are on disk and that the producer was not told of: the last run of the daemon was killed."""
+        if (untold := first + len(data) // layout.SLOT_BYTES - 1 - self.header.durable) > 0:
+            self.counted += format_.records_in(data[-untold * layout.SLOT_BYTES :])
+            self.positions = deque([Position(self.next - 1, self.counted, self.rejected)])
+
     # Writing: three words for the producer
 
     def publish(self) -> None:

@@ -101,12 +101,12 @@ class Rings:
             raise HelloRequired("a ring needs a producer: send hello with a client_id on this connection first")
         ring = await self._open(fd, link.uid, link)
         try:
-            await self._replace(ring)
+            known = await self._replace(ring)
             self._check_room(link)
         except BaseException:
             self._forget(ring)
             raise
-        self._add(ring)
+        self._add(ring, recount=not known)
         if link.gone:  # the connection broke meanwhile
             self._detach(ring)
         session_id = await self._sessions.resume(link, ring.producer)
@@ -115,14 +115,15 @@ class Rings:
         self._wake()
         return {"ring_id": ring.ring_id, "last_seq": ring.producer.durable_seq, "session_id": session_id}
 
-    async def _replace(self, ring: Ring) -> None:
-        """The same ring over an earlier connection: its client has come back."""
+    async def _replace(self, ring: Ring) -> bool:
+        """The same ring over an earlier connection: its client has come back. Whether there was one."""
         known = self._rings.get((ring.link.uid, ring.ring_id))
         if known is not None:
             async with known.lock:
                 self._forget(known)
             ring.next, ring.positions = known.next, known.positions
             ring.counted, ring.rejected = known.counted, known.rejected
+        return known is not None
 
     def _check_room(self, link: Link) -> None:
         if self._of_user[link.uid] >= self._most_each and not self._recorder.sees_all(link):
@@ -349,13 +350,16 @@ class Rings:
         link.gone = True
         return link
 
-    def _add(self, ring: Ring) -> None:
+    def _add(self, ring: Ring, *, recount: bool = False) -> None:
+        """``recount``: what an earlier run of the daemon read is to be told to the producer."""
         self._rings[ring.link.uid, ring.ring_id] = ring
         self._of_user[ring.link.uid] += 1
         started = self._started.setdefault(ring.client, {})
         finished: set[int] = set()
         number = max(1, ring.next - ring.slots)
         while data := ring.slots_from(number, min(TURN_SLOTS, ring.next - number)):
+            if recount:
+                ring.recount(data, number)
             begun, ended = format_.calls_in(data, ring.table)
             started |= begun
             finished |= ended
