@@ -198,6 +198,20 @@ def test_where_no_file_can_be_made_records_wait_in_memory(
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="files without a folder are Linux's")
+def test_where_no_folder_can_be_written_a_daemon_reads_all_the_same(daemon: Daemon, spool_folder: Path) -> None:
+    """As in a container whose file system is read-only."""
+    spool_folder.parent.mkdir()
+    spool_folder.write_text("a file where the folder should be")
+    with xybridd.connect(app="a", socket=daemon.socket) as client:
+        for _ in range(1234):
+            client.record_inference("m", "1", 1)
+        assert client.flush(PATIENCE_S)
+        assert client.counters()["acknowledged"] == 1234
+        session_id = client.session_id
+    assert session(daemon, session_id)["extensions"]["end_reason"] == "ended"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root")
 def test_a_full_disk_costs_records_and_no_app(folder: Path, spool_folder: Path) -> None:
     """Memory that is mapped and cannot be provided is a signal: what is written must be there beforehand."""

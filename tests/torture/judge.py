@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from tests.torture.arena import Arena
 
 #: An interpreter that ended because its own code could not be read, without a word of the daemon's about it.
-_INJECTED = re.compile(r"(?s)Fatal Python error.*OSError: \[Errno (5|28)\]")
+_INJECTED = re.compile(
+    r"(?s)Fatal Python error.*OSError: \[Errno (5|28)\]|OSError: \[Errno (5|28)\].*Fatal Python error"
+    r"|cannot open shared object file: (No space left on device|Input/output error)"
+)
 
 #: Longer than a session without its producer lasts, and a minute, at whose end sessions are looked at.
 LOST_WITHIN_S = 65.0

@@ -7,6 +7,7 @@ need no lock are the recorder's.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from xybridd.client.orphans import process_started
 from xybridd.client.own_file import OwnFile
-from xybridd.client.recorder import best_recorder, now_s
+from xybridd.client.recorder import PythonRecorder, best_recorder, now_s
 from xybridd.protocol import ring as layout
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ _WIPE_ON_FORK = 18
 #: when it is written (a full tmpfs), and that is a signal which kills the app.
 _SLOTS_AT_ONCE = 1024
 _TABLE_AT_ONCE = 2**16
+
+
+#: The recorder in C publishes slots with release stores.
+_FLAGS = 0 if best_recorder() is PythonRecorder else layout.ORDERED
 
 
 class RingFull(Exception):
@@ -72,7 +77,9 @@ class Ring:
         """A new ring in `folder`, or in memory alone. Raises OSError."""
         geometry, ring_id = layout.Geometry(slots, table), _uuid4()
         if folder is None:
-            self = cls(ring_id, geometry, None, -1, mmap.mmap(-1, geometry.size_bytes, **_private()))
+            fd = _memory_file(geometry.size_bytes)
+            mapped = mmap.mmap(fd, geometry.size_bytes, **_private()) if fd < 0 else mmap.mmap(fd, geometry.size_bytes)
+            self = cls(ring_id, geometry, None, fd, mapped)
             self._begin(producer)
             return self
         draft, path = folder / f".{ring_id.hex()}", folder / f"{text_of(ring_id)}{layout.SUFFIX}"
@@ -93,13 +100,15 @@ class Ring:
     def _begin(self, producer: Sequence[bytes]) -> None:
         geometry, pid = self.geometry, self.pid
         layout.IDENTITY.pack_into(
-            self._view, 0, layout.MAGIC, layout.HEADER_BYTES, geometry.table_bytes, geometry.slots, 0, self.id,
+            self._view, 0, layout.MAGIC, layout.HEADER_BYTES, geometry.table_bytes, geometry.slots, _FLAGS, self.id,
             self.created_s, pid, process_started(pid),
         )  # fmt: skip
         self._header[layout.TABLE_USED] = 8
         self._header[layout.LIMIT] = geometry.slots
         self.enter(layout.PRODUCER, producer)
-        self.limit[0] = self._allocate_up_to(1)
+        self.limit[0] = min(geometry.slots, self._allocate_up_to(1))
+        if not self._allocated:
+            raise OSError(errno.ENOSPC, "there is no room for the slots of a ring")
 
     def start(self, slow: Any) -> None:
         """Have records written; `slow` gets those that need more than that."""
@@ -315,6 +324,16 @@ def _private() -> dict[str, int]:
 
 def _new_file(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _memory_file(size_bytes: int) -> int:
+    """A file without a folder, which a daemon can be given all the same; -1 where none can be had."""
+    try:
+        fd = os.memfd_create("xybridd-ring", os.MFD_CLOEXEC)
+    except (OSError, AttributeError):
+        return -1
+    os.ftruncate(fd, size_bytes)
+    return fd
 
 
 def _allocate(fd: int, start: int, size: int) -> None:
