@@ -14,7 +14,6 @@ import itertools
 import os
 import struct
 import time
-from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -52,11 +51,6 @@ class RecorderType(Protocol):
         """Fill a slot; its number is written last. ``words``: up to three words of stats, 24 bytes."""
 
 
-def _only(names: list[str], stats: dict[str, Any]) -> tuple[Any, ...]:
-    """One number, or none, as a tuple: `itemgetter` gives one from two on."""
-    return tuple([stats[name] for name in names])
-
-
 class Shape:
     """How the stats of one set of names are written: which bits, in which words."""
 
@@ -73,9 +67,16 @@ class Shape:
         words = bool(text) + len(floats)
         if words > layout.STAT_WORDS or len(numeric) + self.hardware + self.target != len(names):
             raise KeyError(names)
+        #: The numbers as a tuple, which is never empty: where there are none, a zero stands in the first word anyway.
+        self.values: Callable[[dict[str, Any]], tuple[Any, ...]]
+        if len(numeric) > 1:
+            self.values = itemgetter(*numeric)
+        elif numeric:
+            name = numeric[0]
+            self.values = lambda stats: (stats[name],)
+        else:
+            floats, words, self.values = ["none"], 1, lambda _: (0.0,)
         rest = 8 * (layout.STAT_WORDS - words)
-        #: The numbers, as a tuple.
-        self.values = itemgetter(*numeric) if len(numeric) > 1 else partial(_only, numeric)
         self.pack = struct.Struct(f"<ddQ{text}{len(floats)}d{rest}x8xQ").pack_into
 
     @staticmethod
@@ -139,7 +140,8 @@ class PythonRecorder:
         slots, mask, reserve, now = self._slots, self._mask, self.reserve, now_s
         pack = struct.Struct("<ddQ32xQ").pack_into
         shapes: dict[tuple[str, ...], Shape] = {}
-        hardware, targets = layout.HARDWARE, layout.TARGETS
+        hardware = {name: number << layout.HARDWARE_SHIFT for name, number in layout.HARDWARE.items()}
+        targets = {name: number << layout.TARGET_SHIFT for name, number in layout.TARGETS.items()}
 
         def record_inference(model_id: Any, version: Any = "", latency_ms: Any = None, **stats: Any) -> None:
             number, at_s = 0, now()
@@ -158,9 +160,9 @@ class PythonRecorder:
                         shape = shapes[names] = Shape(names)
                     descriptor |= shape.bits
                     if shape.hardware:
-                        descriptor |= hardware[stats["hardware_used"]] << 40
+                        descriptor |= hardware[stats["hardware_used"]]
                     if shape.target:
-                        descriptor |= targets[stats["execution_target"]] << 44
+                        descriptor |= targets[stats["execution_target"]]
                     values = shape.values(stats)
                     if 0 <= latency_ms <= LONGEST_MS and (not values or (min(values) >= 0 and sum(values) <= LARGEST)):
                         number = reserve()
