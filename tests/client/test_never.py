@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import resource
 import signal
@@ -83,6 +85,59 @@ def garbage(folder: Path) -> Iterator[Path]:
         yield path
         listening.shutdown(socket.SHUT_RDWR)
         thread.join(PATIENCE_S)
+
+
+@pytest.fixture
+def other_version(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A daemon that knows `hello` and no ring, and the methods that it was asked for."""
+    path, asked = folder / "other", list[str]()
+
+    def serve(connection: socket.socket) -> None:
+        with connection, connection.makefile("rwb") as lines:
+            for line in lines:
+                request = json.loads(line)
+                asked.append(request["method"])
+                answer: dict[str, Any] = {"result": {"protocol": 2, "last_seq": 0, "limits": {}}}
+                if request["method"] != "hello":
+                    answer = {
+                        "error": {"code": -32601, "message": "no such method", "data": {"code": "method_not_found"}}
+                    }
+                lines.write(json.dumps({"jsonrpc": "2.0", "id": request.get("id"), **answer}).encode() + b"\n")
+                lines.flush()
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        threads: list[threading.Thread] = []
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threads.append(threading.Thread(target=serve, args=(listening.accept()[0],)))
+                    threads[-1].start()
+
+        threads.append(threading.Thread(target=accept))
+        threads[0].start()
+        yield path, asked
+        listening.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(PATIENCE_S)
+
+
+def test_a_daemon_that_refuses_for_good_is_not_asked_again_and_again(
+    other_version: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    path, asked = other_version
+    client = xybridd.connect(app="a", socket=path)
+    record_all(client, 100)
+    until(lambda: "ring.attach" in asked, "the ring to be offered")
+    until(lambda: [record for record in caplog.records if "refuses this client" in record.message], "a warning")
+    for _ in range(20):
+        assert not client.flush(0.02)
+    assert not client.close(0.05)
+    assert asked.count("ring.attach") == 1
+    assert client.counters()["spooled"] == 102
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
 
 
 @pytest.mark.parametrize("where", ["silent", "full", "garbage", "nobody"])

@@ -72,6 +72,8 @@ class ConnectionThread:
         self._watching = False
         self._latest: dict[str, Any] | None = None
         self._complained = False
+        #: Reasons for which a daemon refused this client.
+        self._said: set[str] = set()
         self._waker: _Waker | None = _Waker.make()
         self._thread = threading.Thread(target=self._run, name="xybridd", daemon=True)
 
@@ -218,7 +220,9 @@ class ConnectionThread:
         if self._retry_s == _FIRST_RETRY_S and not self._stopping:
             log().debug("no daemon (%s); records wait", error)
         if isinstance(error, WireError) and not isinstance(error, Overloaded | StorageUnavailable | InternalError):
-            log().warning("the daemon does not take this client: %s", error)
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                log().warning("the daemon refuses this client, records wait: %s (said once)", error)
             self._next_try_s = _monotonic() + _REFUSED_RETRY_S
             return
         self._next_try_s = _monotonic() + self._retry_s
@@ -273,11 +277,7 @@ class ConnectionThread:
         if answer.error is None:
             ring.alert_at_half(ring.last)
             return
-        error = error_from(answer)
-        log().log(
-            10 if "retry_after_ms" in error.data else 30, "the daemon does not read this client's ring: %s", error
-        )
-        raise error
+        raise error_from(answer)
 
     def _idle(self, told: dict[str, Any]) -> None:
         """The daemon visits a ring no more: the next record wakes it, and so does one that was written meanwhile."""

@@ -41,8 +41,10 @@ _TARGETS = (None, *layout.TARGETS)
 _CATEGORIES = (None, *layout.CATEGORIES)
 _SESSION_KINDS = frozenset({layout.SESSION_STARTED, layout.SESSION_ENDED, layout.LEFT, layout.DROPPED})
 
-#: Slots whose descriptors are compared at once before groups are made one by one.
 _KIND = 0xFF
+
+#: Errors of one run: each may take milliseconds to redact, and others have their turn behind a run.
+_MOST_ERRORS = 8
 
 
 class Header(NamedTuple):
@@ -253,24 +255,33 @@ def numbers_in(data: bytes) -> list[int]:
 
 
 def read(
-    data: bytes, table: Table, *, in_progress: bool = True, corrected: Callable[[int], int] | None = None
+    data: bytes,
+    table: Table,
+    *,
+    in_progress: bool = True,
+    corrected: Callable[[int], int] | None = None,
+    most: int = layout.MOST_SLOTS,
 ) -> Iterator[Part]:
-    """What the slots in `data` say, in their order.
+    """What the slots in `data` say, in their order: events, and runs of at most so many slots and few errors.
 
     ``in_progress``: whether the ends of calls that started earlier matter. ``corrected``: a time in ms as a clock that
     is right would have shown it.
     """
     columns = _Columns(data, table, corrected)
     descriptors = columns.descriptors
-    events = {each for each in set(descriptors) if each >> layout.KIND_SHIFT & _KIND in _SESSION_KINDS}
-    start = 0
-    if events:
-        for at, descriptor in enumerate(descriptors):
-            if descriptor in events:
-                if at > start:
-                    yield at - start, columns.run(start, at, in_progress=in_progress)
-                yield 1, columns.event(at, descriptor)
-                start = at + 1
+    kinds = {each: each >> layout.KIND_SHIFT & _KIND for each in set(descriptors)}
+    in_progress = in_progress or layout.STARTED in kinds.values()
+    ends = {each for each, kind in kinds.items() if kind in _SESSION_KINDS or kind == layout.ERROR}
+    start = errors = 0
+    for at, descriptor in enumerate(descriptors) if ends or len(descriptors) > most else ():
+        event = descriptor in ends and kinds[descriptor] != layout.ERROR
+        errors += descriptor in ends and not event
+        if at > start and (event or at - start >= most or errors > _MOST_ERRORS):
+            yield at - start, columns.run(start, at, in_progress=in_progress)
+            start, errors = at, 0
+        if event:
+            yield 1, columns.event(at, descriptor)
+            start = at + 1
     if start < len(descriptors):
         yield len(descriptors) - start, columns.run(start, len(descriptors), in_progress=in_progress)
 
@@ -303,7 +314,6 @@ class _Columns:
         places: dict[int, list[int]] = {each: [] for each in distinct}
         for at, descriptor in enumerate(descriptors, start):
             places[descriptor].append(at)
-        in_progress = in_progress or any(each >> layout.KIND_SHIFT & _KIND == layout.STARTED for each in distinct)
         for descriptor, found in places.items():
             self._group(out, descriptor, found, start, in_progress=in_progress)
         out.calls.sort(key=lambda each: each.first)

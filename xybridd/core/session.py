@@ -27,6 +27,7 @@ from xybridd.core.open_minute import OpenMinute
 from xybridd.core.redaction import MAX_MESSAGE_BYTES, redact
 from xybridd.core.stats import LARGEST_COUNTER, StatsTotals
 from xybridd.protocol.records import CancelledRecord, ErrorRecord, Record
+from xybridd.protocol.ring import MOST_ERROR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -140,16 +141,20 @@ class ErrorEntry:
         )  # fmt: skip
 
 
-@lru_cache(maxsize=512)
-def _judge_short(message: str) -> tuple[ErrorCategory, str]:
+def _judge(message: str) -> tuple[ErrorCategory, str]:
     return categorize(message), redact(message)
+
+
+#: The latest are remembered, of short texts and of those that a ring may hold: they come again and again.
+_judge_short = lru_cache(maxsize=512)(_judge)
+_judge_long = lru_cache(maxsize=32)(_judge)
 
 
 def judge_error(message: str) -> tuple[ErrorCategory, str]:
     """The category, taken from the whole message, and the message as it may be kept."""
     if len(message) <= MAX_MESSAGE_BYTES:
         return _judge_short(message)
-    return categorize(message), redact(message)
+    return _judge_long(message) if len(message) <= MOST_ERROR_BYTES else _judge(message)
 
 
 def _next_position(entries: Collection[ModelEntry] | Collection[ErrorEntry]) -> int:

@@ -46,6 +46,11 @@ _OFTEN_S = 0.2
 #: A ring whose connection broke while its process lives is read for so long; its client attaches it again.
 _DETACHED_S = 30.0
 
+#: How long the slots of one ring are counted before others have their turn; and how many at once while there are
+#: subscribers, to whom each is told.
+_TURN_S = 0.005
+_MOST_TOLD = 256
+
 #: Rings that one connection may attach: the one in use and those that are full.
 MOST_PER_LINK = 64
 
@@ -411,8 +416,9 @@ class Rings:
             ring.table,
             in_progress=bool(started),
             corrected=self._recorder.time.correction(ring.link.boot_id),
+            most=_MOST_TOLD if subscribed else layout.MOST_SLOTS,
         )
-        at = 0
+        at, turn_ends_s = 0, self._clock.monotonic_s() + _TURN_S
         for length, part in parts:
             if isinstance(part, format_.SessionEvent):
                 await self._session_event(ring, part)
@@ -429,6 +435,9 @@ class Rings:
             at += length
             # Nothing has been waited for since the part was counted: a commit has both, or neither.
             self._advance(ring, ring.next if hole else ring.next + length)
+            if self._clock.monotonic_s() > turn_ends_s:
+                await asyncio.sleep(0)  # the others' turn
+                turn_ends_s = self._clock.monotonic_s() + _TURN_S
 
     def _advance(self, ring: Ring, number: int) -> None:
         """Everything before `number` was taken, but for the holes."""
