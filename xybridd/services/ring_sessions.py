@@ -100,7 +100,7 @@ class RingSessions:
                 tracked = await self._recorder.find_successor(link, producer.session_id)
                 head = tracked.session.head
                 if head.ended_at_ms is None or (
-                    head.end_reason != "reset" and (link.gone or latest_ms <= head.ended_at_ms)
+                    head.end_reason != "reset" and (link.gone or latest_ms < head.ended_at_ms)
                 ):
                     return tracked
                 producer.session_id = str(uuid.uuid5(uuid.UUID(head.session_id), "next"))
