@@ -593,8 +593,23 @@ static PyModuleDef_Slot module_slots[] = {
     {0, NULL},
 };
 
+/* In a child that C forked, without telling Python: its lock, its imports and its threads are as the fork found them. */
+static PyObject *after_fork_child(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    PyOS_AfterFork_Child();
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"after_fork_child", after_fork_child, METH_NOARGS,
+     "after_fork_child($module, /)\n--\n\nTell Python that this process was forked."},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
+    .m_methods = functions,
     .m_name = "xybridd.client._recorder",
     .m_doc = "The recorder in C; `xybridd.client.recorder` has the one in Python.",
     .m_size = sizeof(State),

@@ -3,6 +3,8 @@ from typing import Any, final
 
 from typing_extensions import Buffer
 
+def after_fork_child() -> None: ...
+
 @final
 class Recorder:
     def __new__(

@@ -18,6 +18,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from xybridd.client.c_fork import tell_python
 from xybridd.client.recorder import now_s
 from xybridd.client.ring import new_id
 from xybridd.client.timed import Inference
@@ -266,8 +267,7 @@ class Client:
         if self._closed:
             self._writer.counts["dropped"] += records
             return
-        if os.getpid() != self._writer.pid:  # forked by C: no hook of Python's was called
-            self._after_fork()
+        self._notice_fork()
         writer = self._writer
         writer.guard(lambda: act(writer), records=records)
 
@@ -309,8 +309,7 @@ class Client:
         """Ask the thread for something; None when that cannot be."""
         if self._closed:
             return None
-        if os.getpid() != self._writer.pid:
-            self._after_fork()
+        self._notice_fork()
         try:
             with self._writer.lock:
                 thread = self._started_thread()
@@ -341,6 +340,13 @@ class Client:
 
     def _drop(self, *_: Any, **__: Any) -> None:
         self._writer.counts["dropped"] += 1
+
+    def _notice_fork(self) -> None:
+        """By C: no hook of Python's was called."""
+        if os.getpid() != self._writer.pid:
+            tell_python()  # which calls the hooks
+        if os.getpid() != self._writer.pid:
+            self._after_fork()
 
     def _after_fork(self) -> None:
         """In a child: what the parent wrote is the parent's."""

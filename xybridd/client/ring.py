@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Linux 4.14: a page that reads as zeros in a forked child. Unknown to the module `mmap`.
 _WIPE_ON_FORK = 18
 
+#: Linux 5.14: fetch the pages of a mapping, to be written.
+_POPULATE = 23
+
 
 #: Slots, and bytes of the table, that are allocated at once. Memory that is mapped and not allocated could be missing
 #: when it is written (a full tmpfs), and that is a signal which kills the app.
@@ -58,7 +61,7 @@ class Ring:
         self.entries: dict[tuple[int, tuple[bytes, ...], int], int] = {}
         #: The descriptor of an inference of each model and version that the table holds.
         self.models: dict[tuple[Any, Any], int] = {}
-        self._view = memoryview(mapped)
+        self._mapped, self._view = mapped, memoryview(mapped)
         self._header = self._view[: layout.HEADER_BYTES].cast("Q")
         private = mmap.mmap(-1, mmap.PAGESIZE, **_private())
         with contextlib.suppress(OSError, AttributeError):  # forks by Python are seen without it
@@ -164,14 +167,22 @@ class Ring:
     def _allocate_up_to(self, number: int) -> int:
         """The highest number whose slot is allocated, after an attempt to allocate that of `number`."""
         while self._allocated < min(number + 1, self.geometry.slots):
-            start = self.geometry.slots_at + self._allocated * layout.SLOT_BYTES
-            count = min(_SLOTS_AT_ONCE, self.geometry.slots)
-            try:
-                _allocate(self.fd, start, count * layout.SLOT_BYTES)
-            except OSError:
+            # Twice as many each time, so that few calls come here; as few as possible where there is little room.
+            least = min(_SLOTS_AT_ONCE, self.geometry.slots)
+            if not (self._allocate_slots(max(least, self._allocated)) or self._allocate_slots(least)):
                 break
-            self._allocated += count
         return self._allocated - 1 if self._allocated < self.geometry.slots else 2**63
+
+    def _allocate_slots(self, count: int) -> bool:
+        start, size = self.geometry.slots_at + self._allocated * layout.SLOT_BYTES, count * layout.SLOT_BYTES
+        try:
+            _allocate(self.fd, start, size)
+        except OSError:
+            return False
+        with contextlib.suppress(OSError, ValueError):  # else each page is fetched by the call that touches it first
+            self._mapped.madvise(_POPULATE, start, size)
+        self._allocated += count
+        return True
 
     def alert_at_half(self, number: int) -> None:
         """Have the slow path taken when half of what may be written is, unless that is past already."""
@@ -261,7 +272,8 @@ class Ring:
             raise
         _sync_folder(folder)
         self.remove()
-        self.path, self.fd, self._own, self._view = path, fd, OwnFile(fd), memoryview(mapped)
+        self.path, self.fd, self._own = path, fd, OwnFile(fd)
+        self._mapped, self._view = mapped, memoryview(mapped)
         self._header = self._view[: layout.HEADER_BYTES].cast("Q")
 
     def _used(self) -> list[tuple[int, int]]:
